@@ -1,0 +1,1 @@
+"""Data reconstruction attacks, image quality, and leakage metrics."""

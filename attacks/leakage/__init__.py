@@ -1,0 +1,1 @@
+"""Fisher-information leakage of a head."""

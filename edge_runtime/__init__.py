@@ -1,0 +1,1 @@
+"""Runs exported graphs on the edge: sessions and their timing. Never imports torch."""

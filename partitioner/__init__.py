@@ -1,0 +1,1 @@
+"""From a model to a recommended cut: load, trace, export, verify, sweep, recommend, render."""

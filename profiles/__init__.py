@@ -1,0 +1,1 @@
+"""The physics and the vocabulary: cuts, devices, networks, power, measurements, reports."""

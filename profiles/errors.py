@@ -1,0 +1,105 @@
+"""Every error that splitdeploy raises on purpose, and the exit code that the command line gives it.
+
+    SplitdeployError            1
+    ├── UsageError              2   a name, number or combination that cannot be meant
+    ├── ModelError              1   the model cannot be loaded, traced or exported
+    ├── WeightsError            1   a weights file is damaged or of another model
+    ├── ImagesError             1   no images, or a file that is none
+    ├── CutError                1   the cut cannot be made in this graph
+    ├── VerificationError       1   a tail on its head's output differs from the whole model
+    ├── SessionError            1   an exported graph cannot be opened or run
+    ├── AttackError             1   an attack cannot run on this target
+    ├── LeakageError            1   a leakage figure cannot be computed for this head
+    ├── MissingExtraError       1   a package of an optional extra is not installed
+    ├── OutputError             1   the output place cannot be written
+    ├── ReportError             1   a report or bundle does not follow its schema
+    └── InfeasibleError         3   no cut satisfies the constraints
+
+A message is one line: what was expected, what came, what is available, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SplitdeployError(Exception):
+    """Base of all errors raised on purpose; ``exit_code`` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class UsageError(SplitdeployError):
+    """A name, number or combination of options that cannot be meant."""
+
+    exit_code = 2
+
+
+class ModelError(SplitdeployError):
+    """The model cannot be loaded, traced or exported."""
+
+
+class WeightsError(SplitdeployError):
+    """A weights file is damaged, unreadable or belongs to another model."""
+
+
+class ImagesError(SplitdeployError):
+    """No images where some are needed, or a file that is not an image."""
+
+
+class CutError(SplitdeployError):
+    """The cut cannot be made in this graph."""
+
+
+class VerificationError(SplitdeployError):
+    """A tail on its head's output differs from the whole model."""
+
+
+class SessionError(SplitdeployError):
+    """An exported graph cannot be opened or run."""
+
+
+class AttackError(SplitdeployError):
+    """An attack cannot run on this target."""
+
+
+class LeakageError(SplitdeployError):
+    """A leakage figure cannot be computed for this head."""
+
+
+class MissingExtraError(SplitdeployError):
+    """A package of an optional extra is not installed."""
+
+
+class OutputError(SplitdeployError):
+    """The output place cannot be written."""
+
+
+class ReportError(SplitdeployError):
+    """A report or bundle does not follow its schema."""
+
+
+class InfeasibleError(SplitdeployError):
+    """No cut satisfies the constraints."""
+
+    exit_code = 3
+
+
+def unknown_name(kind: str, name: str, available: Iterable[str], hint: str = "") -> UsageError:
+    """The error for a name that is not among those available, with the nearest ones offered.
+
+    Args:
+        kind: What was asked for, in words: ``"device"``.
+        name: What came.
+        available: The names that would do.
+        hint: What else to do, appended as it is.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    names = sorted(available)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    offer = f"did you mean {', '.join(near)}?" if near else f"available: {', '.join(names[:40])}"
+    tail = f" {hint}" if hint else ""
+    return UsageError(f"unknown {kind} {name!r}: {offer}{tail}")

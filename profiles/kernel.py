@@ -1,0 +1,44 @@
+"""What a device executes: groups of operators that a compiler fuses into one kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+KernelKind = Literal[
+    "conv",          # dense spatial convolution
+    "pointwise",     # 1x1 convolution
+    "grouped",       # grouped convolution, neither dense nor depthwise
+    "depthwise",     # one filter a channel
+    "dense",         # fully connected: a matrix of weights times the activations
+    "matmul",        # activations times activations, as in attention
+    "pool",
+    "reduce",        # means, sums, softmax, layer normalisation
+    "elementwise",   # additions, activations that no convolution before them absorbs
+    "copy",          # concatenation, slicing, transposition, padding, channel shuffle
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KernelGroup:
+    """One fused kernel, for one input.
+
+    Sizes are in elements, so that a device can be asked about any precision.
+
+    Attributes:
+        name: The value that it produces.
+        kind: What dominates it.
+        macs: Multiply-accumulates.
+        input_elements: Activations read.
+        output_elements: Activations written.
+        weight_elements: Weights read.
+        output_channels: Channels (or features) of the result; how well it fills the device.
+    """
+
+    name: str
+    kind: KernelKind
+    macs: int
+    input_elements: int
+    output_elements: int
+    weight_elements: int
+    output_channels: int
