@@ -61,7 +61,7 @@ def find_network(name: str) -> NetworkProfile:
 
     Raises:
         UsageError: There is no such network.
-    """  # noqa: DOC502
+    """
     if name not in NETWORKS:
         raise unknown_name("network", name, NETWORKS, "or give --uplink, --downlink and --rtt")
     return NETWORKS[name]

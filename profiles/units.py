@@ -51,7 +51,7 @@ def parse_time_s(text: str, *, zero: bool = False) -> float:
 
     Raises:
         UsageError: There is no unit, an unknown one, or the number is out of range.
-    """  # noqa: DOC502
+    """
     return _parse(text, _TIME_S, "time", "30ms", zero=zero)
 
 
@@ -68,7 +68,7 @@ def parse_rate_bps(text: str) -> float:
 
     Raises:
         UsageError: There is no unit, an unknown one, or the number is not above zero.
-    """  # noqa: DOC502
+    """
     return _parse(text, _RATE_BPS, "bit rate", "10mbit", zero=False)
 
 
@@ -83,7 +83,7 @@ def parse_energy_j(text: str) -> float:
 
     Raises:
         UsageError: There is no unit, an unknown one, or the number is not above zero.
-    """  # noqa: DOC502
+    """
     return _parse(text, _ENERGY_J, "energy", "200mJ", zero=False)
 
 
@@ -98,7 +98,7 @@ def parse_size_bytes(text: str) -> int:
 
     Raises:
         UsageError: There is no unit, an unknown one, or the number is not above zero.
-    """  # noqa: DOC502
+    """
     return round(_parse(text, _SIZE_BYTES, "size", "512MB", zero=False))
 
 
