@@ -67,7 +67,7 @@ class CutPoint:
         name: The module that ends here, as engineers know it: ``layer2.0``; or one of the two ends.
         index: The place in the order of execution; ``cloud-only`` has 0, later cuts more.
         tensors: Every live tensor that crosses, each once, in the order of execution.
-        payload_bytes: The sum of their sizes for one input, in the precision in which they are sent.
+        payload_bytes: The sum of their sizes for one input, in the precision that is sent.
         head_macs: Multiply-accumulates of the head, for one input.
         tail_macs: Multiply-accumulates of the tail, for one input.
         head_parameters: Parameters that the head holds.

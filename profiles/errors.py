@@ -2,6 +2,7 @@
 
     SplitdeployError            1
     ├── UsageError              2   a name, number or combination that cannot be meant
+    │   └── UnknownNameError        a name that is not among those available
     ├── ModelError              1   the model cannot be loaded, traced or exported
     ├── WeightsError            1   a weights file is damaged or of another model
     ├── ImagesError             1   no images, or a file that is none
@@ -34,6 +35,23 @@ class UsageError(SplitdeployError):
     """A name, number or combination of options that cannot be meant."""
 
     exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that is not among those available; the message offers the nearest ones.
+
+    Args:
+        kind: What was asked for, in words: ``"device"``.
+        name: What came.
+        available: The names that would do.
+        hint: What else to do, appended as it is.
+    """
+
+    def __init__(self, kind: str, name: str, available: Iterable[str], hint: str = "") -> None:
+        names = sorted(available)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        offer = f"did you mean {', '.join(near)}?" if near else f"available: {', '.join(names[:40])}"
+        super().__init__(f"unknown {kind} {name!r}: {offer}" + (f" {hint}" if hint else ""))
 
 
 class ModelError(SplitdeployError):
@@ -84,22 +102,3 @@ class InfeasibleError(SplitdeployError):
     """No cut satisfies the constraints."""
 
     exit_code = 3
-
-
-def unknown_name(kind: str, name: str, available: Iterable[str], hint: str = "") -> UsageError:
-    """The error for a name that is not among those available, with the nearest ones offered.
-
-    Args:
-        kind: What was asked for, in words: ``"device"``.
-        name: What came.
-        available: The names that would do.
-        hint: What else to do, appended as it is.
-
-    Returns:
-        The error, to be raised by the caller.
-    """
-    names = sorted(available)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    offer = f"did you mean {', '.join(near)}?" if near else f"available: {', '.join(names[:40])}"
-    tail = f" {hint}" if hint else ""
-    return UsageError(f"unknown {kind} {name!r}: {offer}{tail}")

@@ -54,10 +54,11 @@ class Measurement:
             raise ValueError("expected at least one timing, got none")
         ordered = sorted(samples_s)
         median = statistics.median(ordered)
+        interquartile = _quantile(ordered, 0.75) - _quantile(ordered, 0.25)
         return cls(
             median=median,
             p95=_quantile(ordered, 0.95),
-            spread=(_quantile(ordered, 0.75) - _quantile(ordered, 0.25)) / median if median else 0.0,
+            spread=interquartile / median if median else 0.0,
             count=len(ordered),
             stability=_verdict(ordered),
             source=source,

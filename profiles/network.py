@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splitdeploy.profiles.errors import unknown_name
+from splitdeploy.profiles.errors import UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def find_network(name: str) -> NetworkProfile:
         Its profile.
 
     Raises:
-        UsageError: There is no such network.
+        UnknownNameError: There is no such network.
     """
     if name not in NETWORKS:
-        raise unknown_name("network", name, NETWORKS, "or give --uplink, --downlink and --rtt")
+        raise UnknownNameError("network", name, NETWORKS, "or give --uplink, --downlink and --rtt")
     return NETWORKS[name]

@@ -136,7 +136,7 @@ class AttackRecord:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The best of the reconstructions that need no smashed data at all (flat colour, mean image)."""
+    """The best reconstruction that needs no smashed data: a flat colour, the mean image."""
 
     psnr_db: float
     ssim: float
