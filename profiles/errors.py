@@ -50,7 +50,7 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, available: Iterable[str], hint: str = "") -> None:
         names = sorted(available)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        offer = f"did you mean {', '.join(near)}?" if near else f"available: {', '.join(names[:40])}"
+        offer = f"did you mean {', '.join(near)}?" if near else "available: " + ", ".join(names[:40])
         super().__init__(f"unknown {kind} {name!r}: {offer}" + (f" {hint}" if hint else ""))
 
 
