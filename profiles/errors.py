@@ -50,7 +50,8 @@ class UnknownNameError(UsageError):
     def __init__(self, kind: str, name: str, available: Iterable[str], hint: str = "") -> None:
         names = sorted(available)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        offer = f"did you mean {', '.join(near)}?" if near else "available: " + ", ".join(names[:40])
+        listed = ", ".join(near or names[:40])
+        offer = f"did you mean {listed}?" if near else f"available: {listed}"
         super().__init__(f"unknown {kind} {name!r}: {offer}" + (f" {hint}" if hint else ""))
 
 
