@@ -263,7 +263,11 @@ class PlaceInfo:
 
 @dataclass(frozen=True)
 class SweepReport:
-    """A whole run. ``warnings`` are repeated wherever the report is shown."""
+    """A whole run. ``warnings`` are repeated wherever the report is shown.
+
+    ``result_bytes`` is what the downlink carries for one inference; None stands for the payload of
+    the row ``edge-only``.
+    """
 
     created: str
     command: tuple[str, ...]
@@ -279,6 +283,7 @@ class SweepReport:
     pareto: tuple[str, ...] = ()
     recommendation: Recommendation | None = None
     warnings: tuple[str, ...] = ()
+    result_bytes: int | None = None
 
     def find(self, name: str) -> CutReport:
         """The row of a cut.

@@ -1,0 +1,175 @@
+"""From a report to the JSON document of ``report.json``, schema version 1."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from splitdeploy.profiles.cut import TensorSpec
+from splitdeploy.profiles.measurement import Measurement
+from splitdeploy.profiles.network import NetworkProfile
+from splitdeploy.profiles.report import (
+    SCHEMA_VERSION,
+    AttackRecord,
+    CutReport,
+    Estimate,
+    LeakageRecord,
+    PlaceInfo,
+    Recommendation,
+    SweepReport,
+)
+
+
+def report_to_json(report: SweepReport) -> dict[str, Any]:
+    """The document of a report.
+
+    Args:
+        report: What to write.
+
+    Returns:
+        Dicts, lists, strings, numbers, flags and None, ready for ``json.dumps``.
+    """
+    model = report.model
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created": report.created,
+        "command": list(report.command),
+        "environment": dict(report.environment),
+        "seed": report.seed,
+        "model": {
+            "name": model.name,
+            "weights": model.weights,
+            "weights_sha256": model.weights_sha256,
+            "input": {"shape": list(model.input_shape), "dtype": model.input_dtype},
+            "parameters": model.parameters,
+            "macs": model.macs,
+        },
+        "edge": _place(report.edge),
+        "cloud": _place(report.cloud),
+        "network": network_to_json(report.network),
+        "result_bytes": report.result_bytes,
+        "constraints": dict(vars(report.constraints)),
+        "objective": dict(vars(report.objective)),
+        "cuts": [_cut(row) for row in report.cuts],
+        "pareto": list(report.pareto),
+        "recommendation": (
+            recommendation_to_json(report.recommendation) if report.recommendation else None
+        ),
+        "warnings": list(report.warnings),
+    }
+
+
+def recommendation_to_json(recommendation: Recommendation) -> dict[str, Any]:
+    """The document of a recommendation, as ``recommend --format json`` prints it.
+
+    Args:
+        recommendation: What to write.
+
+    Returns:
+        Its document.
+    """
+    return {
+        "cut": recommendation.cut,
+        "objective": recommendation.objective,
+        "why": list(recommendation.why),
+        "warnings": list(recommendation.warnings),
+        "runner_up": recommendation.runner_up,
+        "stable_while": {name: list(ends) for name, ends in recommendation.stable_while.items()},
+    }
+
+
+def network_to_json(network: NetworkProfile) -> dict[str, Any]:
+    """The document of a network.
+
+    Args:
+        network: What to write.
+
+    Returns:
+        Its document.
+    """
+    return dict(vars(network))
+
+
+def _place(place: PlaceInfo) -> dict[str, Any]:
+    return dict(vars(place))
+
+
+def _cut(row: CutReport) -> dict[str, Any]:
+    cut, latency, strongest = row.cut, row.latency_s, row.strongest_attack
+    return {
+        "name": cut.name,
+        "index": cut.index,
+        "tensors": [_tensor(tensor) for tensor in cut.tensors],
+        "payload_bytes": cut.payload_bytes,
+        "uplink_bps_needed": row.uplink_bps_needed,
+        "edge_macs": cut.head_macs,
+        "cloud_macs": cut.tail_macs,
+        "edge_parameters": cut.head_parameters,
+        "edge_peak_activation_bytes": cut.head_peak_activation_bytes,
+        "edge_nodes": cut.nodes,
+        "verified": row.verified
+        and {
+            "ok": row.verified.ok,
+            "max_abs_error": finite_or_none(row.verified.max_abs_error),
+            "max_rel_error": finite_or_none(row.verified.max_rel_error),
+            "images": row.verified.images,
+        },
+        "latency_s": latency
+        and {
+            "edge": _measurement(latency.edge),
+            "uplink": _measurement(latency.uplink),
+            "cloud": _measurement(latency.cloud),
+            "downlink": _measurement(latency.downlink),
+            "total": _measurement(latency.total),
+        },
+        "energy_j": row.energy_j and dict(vars(row.energy_j)),
+        "edge_memory_bytes": row.edge_memory_bytes,
+        "leakage": row.leakage and _leakage(row.leakage),
+        "attacks": [_attack(attack) for attack in row.attacks],
+        "baseline": row.baseline
+        and {
+            "psnr_db": finite_or_none(row.baseline.psnr_db),
+            "ssim": row.baseline.ssim,
+            "mse": row.baseline.mse,
+        },
+        "strongest_attack": strongest and strongest.name,
+        "feasible": row.feasible,
+        "violations": list(row.violations),
+        "error": row.error,
+    }
+
+
+def _tensor(tensor: TensorSpec) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "bytes": tensor.bytes,
+    }
+
+
+def _measurement(measurement: Measurement) -> dict[str, Any]:
+    return dict(vars(measurement))
+
+
+def _leakage(record: LeakageRecord) -> dict[str, Any]:
+    document = dict(vars(record))
+    for key in ("fsinfo", "gain", "exact_fsinfo", "dfil"):
+        document[key] = _estimate(document[key])
+    return document
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    return None if estimate is None else dict(vars(estimate))
+
+
+def _attack(attack: AttackRecord) -> dict[str, Any]:
+    document = dict(vars(attack))
+    document["psnr_db"] = finite_or_none(attack.psnr_db)
+    document["ssim_ci95"] = list(attack.ssim_ci95)
+    return document
+
+
+def finite_or_none(value: float) -> float | None:
+    """The value, or None where it is infinite or not a number."""
+    return value if math.isfinite(value) else None
