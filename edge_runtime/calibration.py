@@ -45,6 +45,11 @@ class Calibration:
     tail_ratio: float
     worst_error: float
 
+    @property
+    def stable(self) -> bool:
+        """Whether all of them could be timed steadily; else the ratios tell of a busy machine."""
+        return all(part.stability == "stable" for part in (*self.heads, *self.tails))
+
 
 def calibrate(
     times: SegmentTimes,
