@@ -1,0 +1,150 @@
+"""Which constraints a cut violates, and by how much."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from splitdeploy.partitioner.scoring import is_valid
+from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY
+from splitdeploy.profiles.errors import UsageError
+from splitdeploy.profiles.report import Constraints, CutReport, SweepReport
+from splitdeploy.profiles.units import format_energy, format_size, format_time
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A constraint that a cut violates.
+
+    Attributes:
+        flag: The option that sets it: ``--max-latency``.
+        text: The violation in words.
+        relative: The miss over the limit (for FSInfo, which is a logarithm, the difference in
+            nats); infinite where the cut has no such figure.
+    """
+
+    flag: str
+    text: str
+    relative: float
+
+
+def check_constraints(constraints: Constraints) -> None:
+    """Refuse limits that cannot be meant.
+
+    Args:
+        constraints: The limits.
+
+    Raises:
+        UsageError: A limit is not a number, or one that must be positive is not.
+    """
+    for flag, limit, must_be_positive in (
+        ("--max-latency", constraints.max_latency_s, True),
+        ("--max-energy", constraints.max_energy_j, True),
+        ("--max-edge-memory", constraints.max_edge_memory_bytes, True),
+        ("--max-ssim", constraints.max_ssim, False),
+        ("--max-fsinfo", constraints.max_fsinfo, False),
+    ):
+        if limit is None:
+            continue
+        if not math.isfinite(limit) or (must_be_positive and limit <= 0):
+            bound = "a number above zero" if must_be_positive else "a number"
+            raise UsageError(f"expected {bound} for {flag}, got {limit:g}")
+
+
+def misses(row: CutReport, constraints: Constraints) -> list[Miss]:
+    """The constraints that a valid row violates.
+
+    A row without the figure that a constraint asks for violates it. The ends need no attack:
+    ``cloud-only`` sends the input itself, whose SSIM is 1, and ``edge-only`` nothing but the
+    result.
+
+    Args:
+        row: The row.
+        constraints: The limits.
+
+    Returns:
+        One entry a violated constraint, none where the row is feasible.
+    """
+    return list(_misses(row, constraints))
+
+
+def _misses(row: CutReport, limits: Constraints) -> Iterator[Miss]:
+    if limits.max_latency_s is not None:
+        value = row.latency_s.total.median if row.latency_s else None
+        yield from _miss("total latency", "--max-latency", value, limits.max_latency_s, format_time)
+    if limits.max_energy_j is not None:
+        value = row.energy_j.total if row.energy_j else None
+        yield from _miss("energy", "--max-energy", value, limits.max_energy_j, format_energy)
+    if limits.max_edge_memory_bytes is not None:
+        yield from _miss(
+            "edge memory", "--max-edge-memory", row.edge_memory_bytes,
+            limits.max_edge_memory_bytes, format_size,
+        )  # fmt: skip
+    if limits.max_ssim is not None and (row.attacks or row.name != EDGE_ONLY):
+        yield from _miss("SSIM", "--max-ssim", _ssim(row), limits.max_ssim, _plain)
+    if limits.max_fsinfo is not None and (row.leakage or row.name != EDGE_ONLY):
+        value = row.leakage.fsinfo.value if row.leakage else None
+        yield from _miss("FSInfo", "--max-fsinfo", value, limits.max_fsinfo, _nats)
+
+
+def _ssim(row: CutReport) -> float | None:
+    if row.name == CLOUD_ONLY:
+        return 1.0
+    attack = row.strongest_attack
+    return attack.ssim if attack else None
+
+
+def _miss(
+    what: str, flag: str, value: float | None, limit: float, shown: Callable[[float], str]
+) -> Iterator[Miss]:
+    if value is None:
+        yield Miss(flag, f"has no {what} figure, which {flag} asks for", math.inf)
+    elif value > limit:
+        if flag == "--max-fsinfo":
+            relative, by = value - limit, shown(value - limit)
+        else:
+            relative = (value - limit) / max(abs(limit), 1e-12)
+            by = f"{shown(value - limit)}" + (f" ({relative:.0%})" if limit > 0 else "")
+        yield Miss(flag, f"{what} {shown(value)} exceeds {flag} {shown(limit)} by {by}", relative)
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _nats(value: float) -> str:
+    return f"{value:.3g} nats"
+
+
+def why_infeasible(report: SweepReport, constraints: Constraints) -> str:
+    """The one line that tells why no cut is feasible.
+
+    The nearest cut is the one whose largest relative miss is the smallest; that miss names the
+    constraint that binds.
+
+    Args:
+        report: A report in which no valid row satisfies the constraints.
+        constraints: The limits.
+
+    Returns:
+        The message of the error.
+    """
+    rows = [row for row in report.cuts if is_valid(row)]
+    if not rows:
+        reason = next((row.error for row in report.cuts if row.error), "none was verified")
+        return f"no cut can be picked: all {len(report.cuts)} failed; the first: {reason}"
+    missed = [(max(found, key=lambda m: m.relative), row) for row in rows
+              if (found := misses(row, constraints))]  # fmt: skip
+    if not missed:
+        return "no cut has the figures that the objective asks for; profile anew"
+    binding, nearest = min(missed, key=lambda pair: pair[0].relative)
+    if math.isinf(binding.relative):
+        return (
+            f"no cut satisfies the constraints: {nearest.name} {binding.text}; "
+            f"profile anew with that figure (without --no-privacy), or drop {binding.flag}"
+        )
+    return (
+        f"no cut satisfies the constraints: {binding.flag} binds: the nearest cut is "
+        f"{nearest.name}, whose {binding.text}; relax it, or choose another network or device"
+    )
