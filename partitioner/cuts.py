@@ -115,9 +115,7 @@ def _calls(graph: TracedGraph) -> dict[str, _Call]:
     return calls
 
 
-def _positions_by_grain(
-    graph: TracedGraph, calls: dict[str, _Call], grain: str
-) -> dict[int, str]:
+def _positions_by_grain(graph: TracedGraph, calls: dict[str, _Call], grain: str) -> dict[int, str]:
     """Legal positions with their names, in the order of execution."""
     named: dict[int, str] = {}
     if grain == "block":

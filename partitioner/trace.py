@@ -259,6 +259,10 @@ def _stack(node: Node) -> tuple[ModuleCall, ...]:
             continue
         repeat = key.rpartition("@")[2] if "@" in key else ""
         called = f"{name}@{repeat}" if repeat.isdigit() else name
-        full = type_name if isinstance(type_name, str) else f"{type_name.__module__}.{type_name.__qualname__}"
+        full = (
+            type_name
+            if isinstance(type_name, str)
+            else f"{type_name.__module__}.{type_name.__qualname__}"
+        )
         calls.append(ModuleCall(called, full))
     return tuple(calls)

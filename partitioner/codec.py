@@ -1,0 +1,176 @@
+"""What crosses the network, as part of the graphs.
+
+A head ends in the encoder, a tail begins with its inverse, so that any standard server runs it.
+``fp32`` sends the tensors as they are, ``fp16`` casts them, ``int8`` quantises them with one scale
+a channel, taken from what the head puts out on real images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, TensorProto, helper, numpy_helper
+
+from splitdeploy.partitioner.slicing import Halves
+from splitdeploy.partitioner.values import rename_values
+from splitdeploy.profiles.cut import CutPoint, TensorSpec
+from splitdeploy.profiles.errors import UnknownNameError
+
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+"""Each precision, and the dtype that its payload is sent in."""
+
+_RAW = "__raw"
+_LEVELS = 127
+
+
+@dataclass(frozen=True)
+class QuantisationRange:
+    """The largest magnitude of a boundary tensor on real images, a value a channel.
+
+    Attributes:
+        axis: The axis that counts the channels; None where one scale serves the whole tensor.
+        largest: One value, or one a channel.
+    """
+
+    axis: int | None
+    largest: NDArray[np.float32]
+
+    @property
+    def scale(self) -> NDArray[np.float32]:
+        """The quantisation step, one a channel; a channel that is always zero gets a step of 1."""
+        steps = self.largest / _LEVELS
+        return np.where(steps > 0, steps, 1.0).astype(np.float32)
+
+
+def calibrate(features: Mapping[str, NDArray[np.float32]]) -> dict[str, QuantisationRange]:
+    """The ranges of the boundary tensors on the images that made these features.
+
+    Args:
+        features: Boundary tensors ``[n, …]`` by name; channels are axis 1 of four axes or more.
+
+    Returns:
+        A range for each.
+    """
+    ranges = {}
+    for name, value in features.items():
+        if value.ndim >= 4:
+            axes = tuple(axis for axis in range(value.ndim) if axis != 1)
+            ranges[name] = QuantisationRange(1, np.abs(value).max(axis=axes).astype(np.float32))
+        else:
+            largest = np.asarray(np.abs(value).max(), dtype=np.float32)
+            ranges[name] = QuantisationRange(None, largest)
+    return ranges
+
+
+def sent_tensors(cut: CutPoint, precision: str) -> CutPoint:
+    """The cut with its payload in a precision; tensors that are not float32 go as they are.
+
+    Args:
+        cut: With the tensors as the model computes them.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+
+    Returns:
+        The same cut with the dtypes and bytes of what is sent.
+
+    Raises:
+        UnknownNameError: There is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
+    tensors = tuple(
+        tensor.with_dtype(PRECISIONS[precision]) if tensor.dtype == "float32" else tensor
+        for tensor in cut.tensors
+    )
+    return replace(cut, tensors=tensors, payload_bytes=sum(tensor.bytes for tensor in tensors))
+
+
+def add_codec(
+    halves: Halves,
+    tensors: tuple[TensorSpec, ...],
+    precision: str,
+    ranges: Mapping[str, QuantisationRange] | None = None,
+) -> Halves:
+    """Both halves with the encoder behind the head and the decoder before the tail.
+
+    Args:
+        halves: As sliced; changed in place.
+        tensors: What is sent, in the dtypes in which it is sent.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        ranges: For ``int8``, the range of each tensor.
+
+    Returns:
+        The same halves.
+    """
+    encoded = {value.name for value in halves.head.graph.output}
+    for tensor in tensors:
+        name = tensor.name if tensor.name in encoded else f"{tensor.name}__out"
+        if tensor.dtype == "float32" or tensor.dtype != PRECISIONS[precision]:
+            continue
+        _encode(halves.head.graph, name, precision, ranges)
+        if any(value.name == name for value in halves.tail.graph.input):
+            _decode(halves.tail.graph, name, precision, ranges)
+    return halves
+
+
+def _encode(
+    graph: GraphProto, name: str, precision: str, ranges: Mapping[str, QuantisationRange] | None
+) -> None:
+    shape = next(value for value in graph.output if value.name == name).type
+    rename_values(graph, {name: f"{name}{_RAW}"})
+    for value in graph.output:
+        if value.name == f"{name}{_RAW}":
+            value.name = name
+            value.type.CopyFrom(shape)
+            value.type.tensor_type.elem_type = _element(precision)
+    if precision == "fp16":
+        node = helper.make_node("Cast", [f"{name}{_RAW}"], [name], name=f"{name}__encode")
+        node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT16))
+    else:
+        node = _quantise(graph, "QuantizeLinear", f"{name}{_RAW}", name, name, ranges)
+    graph.node.append(node)
+
+
+def _decode(
+    graph: GraphProto, name: str, precision: str, ranges: Mapping[str, QuantisationRange] | None
+) -> None:
+    for node in graph.node:
+        node.input[:] = [f"{name}{_RAW}" if value == name else value for value in node.input]
+    for value in graph.input:
+        if value.name == name:
+            value.type.tensor_type.elem_type = _element(precision)
+    if precision == "fp16":
+        node = helper.make_node("Cast", [name], [f"{name}{_RAW}"], name=f"{name}__decode")
+        node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
+    else:
+        node = _quantise(graph, "DequantizeLinear", name, f"{name}{_RAW}", name, ranges)
+    graph.node.insert(0, node)
+
+
+def _element(precision: str) -> int:
+    return int(TensorProto.FLOAT16 if precision == "fp16" else TensorProto.INT8)
+
+
+def _quantise(
+    graph: GraphProto,
+    operator: str,
+    source: str,
+    target: str,
+    name: str,
+    ranges: Mapping[str, QuantisationRange] | None,
+) -> onnx.NodeProto:
+    quantisation = (ranges or {})[name]
+    scale = numpy_helper.from_array(quantisation.scale, f"{name}__scale")
+    zero = numpy_helper.from_array(
+        np.zeros(quantisation.scale.shape, dtype=np.int8), f"{name}__zero_point"
+    )
+    graph.initializer.extend([scale, zero])
+    node = helper.make_node(
+        operator, [source, scale.name, zero.name], [target], name=f"{target}__{operator}"
+    )
+    if quantisation.axis is not None:
+        node.attribute.append(helper.make_attribute("axis", quantisation.axis))
+    return node

@@ -1,0 +1,74 @@
+"""Whether a tail on its head's output equals the whole model, in ONNX Runtime, on photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitdeploy.edge_runtime.session import Session
+from splitdeploy.profiles.report import Verification
+
+Array = NDArray[Any]
+
+RELATIVE_TOLERANCE = 1e-3
+"""On the largest difference over the largest magnitude of its tensor. Slicing changes which nodes
+ONNX Runtime fuses, and float32 sums in another order differ by about 1e-6 a layer; a wrong slice
+differs by the order of one."""
+
+ABSOLUTE_TOLERANCE = 1e-6
+"""Below this an absolute difference counts as none: for tensors that are all but zero."""
+
+
+def run_halves(head: Session, tail: Session, feeds: Mapping[str, Array]) -> list[Array]:
+    """The results of a cut model, in the order of the tail's outputs.
+
+    Args:
+        head: The head's session.
+        tail: The tail's session; its inputs are the head's outputs, by name.
+        feeds: The model's inputs.
+
+    Returns:
+        The results.
+    """
+    sent = head.run(feeds)
+    return list(tail.run({spec.name: sent[spec.name] for spec in tail.inputs}).values())
+
+
+def compare(expected: Sequence[Array], got: Sequence[Array], images: int) -> Verification:
+    """Compare results tensor by tensor; NaN or infinity anywhere fails.
+
+    Args:
+        expected: What the whole model puts out.
+        got: What stands to be verified, in the same order.
+        images: How many photographs it is for.
+
+    Returns:
+        The verdict, with the largest errors over all tensors.
+    """
+    if len(expected) != len(got):
+        return Verification(False, float("inf"), float("inf"), images)
+    worst_abs = worst_rel = 0.0
+    ok = True
+    for want, have in zip(expected, got, strict=True):
+        absolute, relative = _errors(want, have)
+        worst_abs, worst_rel = max(worst_abs, absolute), max(worst_rel, relative)
+        ok = ok and (relative <= RELATIVE_TOLERANCE or absolute <= ABSOLUTE_TOLERANCE)
+    return Verification(ok and np.isfinite(worst_abs).item(), worst_abs, worst_rel, images)
+
+
+def _errors(want: Array, have: Array) -> tuple[float, float]:
+    if want.shape != have.shape:
+        return float("inf"), float("inf")
+    if want.size == 0:
+        return 0.0, 0.0
+    left, right = want.astype(np.float64), have.astype(np.float64)
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        return float("inf"), float("inf")
+    absolute = float(np.abs(left - right).max())
+    scale = float(np.abs(left).max())
+    if scale == 0.0:
+        return absolute, 0.0 if absolute == 0.0 else float("inf")
+    return absolute, absolute / scale
