@@ -105,7 +105,7 @@ def _miss(
             relative, by = value - limit, shown(value - limit)
         else:
             relative = (value - limit) / max(abs(limit), 1e-12)
-            by = f"{shown(value - limit)}" + (f" ({relative:.0%})" if limit > 0 else "")
+            by = f"{shown(value - limit)}" + (f" ({relative * 100:.0f} %)" if limit > 0 else "")
         yield Miss(flag, f"{what} {shown(value)} exceeds {flag} {shown(limit)} by {by}", relative)
 
 

@@ -1,0 +1,162 @@
+"""Shows a report as one HTML page that needs nothing else: no script, no file, no network."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from splitdeploy.partitioner import charts, wording
+from splitdeploy.partitioner.scoring import leakage_indices
+from splitdeploy.profiles.report import (
+    AttackRecord,
+    Constraints,
+    CutReport,
+    LeakageRecord,
+    SweepReport,
+)
+from splitdeploy.profiles.units import (
+    format_count,
+    format_energy,
+    format_rate,
+    format_size,
+    format_time,
+)
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+WIDTHS_FULL = (1040.0, 318.0)
+"""Of a chart that fills the page: on a desk, on a phone."""
+
+WIDTHS_HALF = (500.0, 318.0)
+"""Of a chart with another beside it."""
+
+
+def render_html(report: SweepReport, run_dir: Path | str) -> str:
+    """The page of a run.
+
+    Args:
+        report: What to show; it may lack a recommendation, leakage or pictures.
+        run_dir: The run folder, which the pictures' paths are relative to.
+
+    Returns:
+        A whole HTML document, pictures included.
+    """
+    environment = Environment(
+        loader=PackageLoader("splitdeploy.partitioner", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "time": format_time,
+        "energy": format_energy,
+        "rate": format_rate,
+        "size": format_size,
+        "count": format_count,
+        "milli": wording.milli,
+    }
+    recommendation = report.recommendation
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        title=wording.title_of(report),
+        network=wording.network_of(report),
+        wording=wording,
+        recommendation=recommendation,
+        pick=report.find(recommendation.cut) if recommendation else None,
+        indices=leakage_indices(report) or {},
+        holds=_interval(report),
+        constraints=list(_constraints(report.constraints)),
+        latency_chart=_drawn(charts.latency_bars, report, WIDTHS_FULL),
+        fsinfo_chart=_drawn(charts.fsinfo_dots, report, WIDTHS_HALF),
+        ssim_chart=_drawn(charts.ssim_dots, report, WIDTHS_HALF),
+        trade_off_chart=_drawn(charts.trade_off, report, WIDTHS_FULL),
+        pictures=list(_pictures(report, Path(run_dir))),
+        leakage=_first_leakage(report),
+        has_energy=any(row.energy_j for row in report.cuts),
+        has_leakage=any(row.leakage for row in report.cuts),
+        has_attacks=any(row.attacks for row in report.cuts),
+        environment=[(key, _plain(value)) for key, value in report.environment.items()],
+    )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A reconstruction to show.
+
+    Attributes:
+        row: The cut.
+        attack: The attack.
+        data: The file as a data URI, or None where it is not there.
+    """
+
+    row: CutReport
+    attack: AttackRecord
+    data: str | None
+
+
+def _pictures(report: SweepReport, run_dir: Path) -> Iterator[Picture]:
+    for row in report.cuts:
+        for attack in row.attacks:
+            if attack.picture is not None:
+                yield Picture(row, attack, _data_uri(run_dir, attack.picture))
+
+
+def _data_uri(run_dir: Path, name: str) -> str | None:
+    """A PNG inside the run folder as a data URI; None where there is no such picture."""
+    # A report may come from elsewhere; it must not draw files from outside its folder.
+    root = run_dir.resolve()
+    path = (root / name).resolve()
+    if not path.is_relative_to(root) or not path.is_file():
+        return None
+    data = path.read_bytes()
+    if not data.startswith(_PNG):
+        return None
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
+
+
+def _drawn(
+    chart: Callable[[SweepReport, float], str], report: SweepReport, widths: tuple[float, float]
+) -> Markup:
+    """The drawing for a desk and the one for a phone; the page's style shows one of them."""
+    # The charts escape every text that they take from the report.
+    return Markup("".join(chart(report, width) for width in widths))
+
+
+def _first_leakage(report: SweepReport) -> LeakageRecord | None:
+    return next((row.leakage for row in report.cuts if row.leakage), None)
+
+
+def _interval(report: SweepReport) -> str | None:
+    if report.recommendation is None or "uplink_bps" not in report.recommendation.stable_while:
+        return None
+    low, high = report.recommendation.stable_while["uplink_bps"]
+    if low == 0 and high is None:
+        return "any uplink"
+    if high is None:
+        return f"above {format_rate(low)}"
+    return f"below {format_rate(high)}" if low == 0 else f"{format_rate(low)} – {format_rate(high)}"
+
+
+def _constraints(limits: Constraints) -> Iterator[tuple[str, str]]:
+    if limits.max_latency_s is not None:
+        yield "total latency", format_time(limits.max_latency_s)
+    if limits.max_energy_j is not None:
+        yield "energy", format_energy(limits.max_energy_j)
+    if limits.max_edge_memory_bytes is not None:
+        yield "edge memory", format_size(limits.max_edge_memory_bytes)
+    if limits.max_ssim is not None:
+        yield "SSIM of the strongest attack", f"{limits.max_ssim:g}"
+    if limits.max_fsinfo is not None:
+        yield "FSInfo", f"{limits.max_fsinfo:g} nats"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,90 @@
+"""What table and page say alike: titles, marks and short figures."""
+
+from __future__ import annotations
+
+from splitdeploy.profiles.report import AttackRecord, CutReport, PlaceInfo, SweepReport
+from splitdeploy.profiles.units import format_rate, format_time
+
+MISSING = "–"
+"""Stands where there is no figure."""
+
+UNCONVERGED = "*"
+"""Marks the SSIM of an attack that had not converged."""
+
+
+def title_of(report: SweepReport) -> str:
+    """The title of a run: ``resnet18 on jetson-orin-nano (simulated, fp16, 15W) → …``."""
+    return (
+        f"{report.model.name} on {place_of(report.edge)} → {place_of(report.cloud)} "
+        f"over {report.network.name}"
+    )
+
+
+def place_of(place: PlaceInfo) -> str:
+    """A device with its source, precision and power mode, in words."""
+    details = [place.source, place.precision, place.power_mode]
+    return f"{place.device} ({', '.join(detail for detail in details if detail)})"
+
+
+def network_of(report: SweepReport) -> str:
+    """The network's figures in words."""
+    network = report.network
+    return (
+        f"{format_rate(network.uplink_bps)} up, {format_rate(network.downlink_bps)} down, "
+        f"RTT {format_time(network.rtt_s)}"
+    )
+
+
+def fsinfo_of(row: CutReport) -> str:
+    """FSInfo with its standard error, or a dash; its precision follows the error."""
+    if row.leakage is None:
+        return MISSING
+    estimate = row.leakage.fsinfo
+    return f"{estimate.value:.2f}±{estimate.standard_error:.2f}"
+
+
+def ssim_of(attack: AttackRecord | None) -> str:
+    """The SSIM of an attack, with a mark where it had not converged, or a dash."""
+    if attack is None:
+        return MISSING
+    return f"{attack.ssim:.2f}" + ("" if attack.converged else UNCONVERGED)
+
+
+def verified_of(row: CutReport) -> str:
+    """Whether the cut was verified: yes, no, or a dash where it was not tried."""
+    return MISSING if row.verified is None else ("yes" if row.verified.ok else "NO")
+
+
+def status_of(row: CutReport) -> str:
+    """Whether the row may be picked."""
+    if row.error is not None:
+        return "failed"
+    return "yes" if row.feasible else "no"
+
+
+def milli(value: float | None) -> str:
+    """Thousandths of a quantity, to three digits; a dash where there is none."""
+    if value is None:
+        return MISSING
+    scaled = value * 1e3
+    if scaled == 0:
+        return "0"
+    if abs(scaled) >= 100:
+        return f"{scaled:.0f}"
+    return f"{scaled:.1f}" if abs(scaled) >= 10 else f"{scaled:.2f}"
+
+
+def footnotes(report: SweepReport) -> list[str]:
+    """What the marks in a table mean, as far as they occur."""
+    notes = [f"{row.name} failed: {row.error}" for row in report.cuts if row.error]
+    if report.pareto:
+        notes.append("◆ on the Pareto set of latency, energy and leakage index.")
+    attacks = [row.strongest_attack for row in report.cuts]
+    if any(attack and not attack.converged for attack in attacks):
+        notes.append(f"{UNCONVERGED} the attack had not converged: its SSIM is a lower bound.")
+    if any(row.leakage and row.leakage.exact_fsinfo is None for row in report.cuts):
+        notes.append(
+            "FSInfo counts the information of a declared prior, so that it is finite; without the "
+            "prior it is minus infinity where the head's Jacobian has not full rank."
+        )
+    return notes
