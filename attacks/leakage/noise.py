@@ -1,0 +1,193 @@
+"""How much noise there is on the smashed data, in forms that rescaling it does not change.
+
+The Fisher information needs noise, and a noise of fixed size can be gamed: multiply the smashed
+data by ten, divide the next layer's weights by ten, and the figure moves though nothing else does.
+So the noise follows the data: the rounding of the number format that is sent, or a declared
+signal-to-noise ratio. Both are one σ a boundary tensor, over all elements and images: a σ that
+depends on the input would itself tell about the input.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from splitdeploy.profiles.errors import LeakageError, UnknownNameError
+
+_MANTISSA_BITS = {"fp32": 23, "fp16": 10, "bf16": 7}
+
+# A float in [2^e, 2^(e+1)) is rounded to steps of 2^(e-p), with an error of variance step²/12.
+# With mantissas m of density 1/(m ln 2), as data of no particular scale have them, the mean of
+# step²/z² is 4^-p·∫ m^-3 dm / ln 2 over [1, 2) = 4^-p·3/(8 ln 2).
+_STEP_BY_VALUE = 3.0 / (8.0 * math.log(2.0))
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """The noise on one head's smashed data.
+
+    Attributes:
+        sigma: ``[k]``: the standard deviation of each element, positive.
+        relative: σ over the root mean square of its tensor, root-mean-squared over the elements.
+        text: Where it comes from, in words, for the report.
+    """
+
+    sigma: Tensor
+    relative: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Noise(ABC):
+    """A rule that gives each boundary tensor its σ."""
+
+    @abstractmethod
+    def tensor_sigma(self, tensor: Tensor) -> float:
+        """The standard deviation for a boundary tensor, over all its images and elements."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The rule in a sentence, for the report."""
+
+    def level(self, tensors: Sequence[Tensor]) -> NoiseLevel:
+        """The noise on smashed data.
+
+        A tensor that is zero everywhere (a dead branch) has no scale; it gets σ = 1, and as its
+        Jacobian is zero too, that says nothing.
+
+        Args:
+            tensors: The boundary tensors, each ``[n, …]``.
+
+        Returns:
+            σ for each element of the joined features, and its source.
+        """
+        sigmas, squares = [], 0.0
+        for tensor in tensors:
+            rms = root_mean_square(tensor)
+            sigma = self.tensor_sigma(tensor) if rms > 0 else 1.0
+            elements = tensor[0].numel()
+            sigmas.append(torch.full((elements,), sigma, dtype=torch.float64))
+            squares += elements * (sigma / rms) ** 2 if rms > 0 else 0.0
+        joined = torch.cat(sigmas).to(tensors[0])
+        return NoiseLevel(joined, math.sqrt(squares / len(joined)), self.describe())
+
+
+@dataclass(frozen=True)
+class PrecisionNoise(Noise):
+    """The rounding error of the number format that the smashed data is sent in.
+
+    Floats: the error of rounding a mantissa, in the mean over mantissas, so that σ is a fixed
+    fraction of the tensor's root mean square. ``int8``: a step of the tensor's largest magnitude
+    over 127, uniform error.
+
+    Args:
+        dtype: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+
+    Raises:
+        UnknownNameError: The precision is none of those.
+    """
+
+    dtype: str
+    available: ClassVar[tuple[str, ...]] = (*_MANTISSA_BITS, "int8")
+
+    def __post_init__(self) -> None:
+        if self.dtype not in self.available:
+            raise UnknownNameError("precision", self.dtype, self.available)
+
+    def tensor_sigma(self, tensor: Tensor) -> float:
+        """The root mean square of the rounding error."""
+        if self.dtype == "int8":
+            return float(tensor.abs().amax()) / 127.0 / math.sqrt(12.0)
+        relative = math.sqrt(_STEP_BY_VALUE / 12.0) / float(1 << _MANTISSA_BITS[self.dtype])
+        return relative * root_mean_square(tensor)
+
+    def describe(self) -> str:
+        """The rule in a sentence."""
+        return f"rounding error of {self.dtype}, one sigma a boundary tensor"
+
+
+@dataclass(frozen=True)
+class SnrNoise(Noise):
+    """Noise at a declared signal-to-noise ratio: σ = rms·10^(−snr/20) for each boundary tensor.
+
+    Args:
+        snr_db: The ratio of powers in decibels.
+
+    Raises:
+        LeakageError: The ratio is not finite.
+    """
+
+    snr_db: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.snr_db):
+            raise LeakageError(f"expected a finite signal-to-noise ratio in dB, got {self.snr_db}")
+
+    def tensor_sigma(self, tensor: Tensor) -> float:
+        """The standard deviation that makes the ratio."""
+        return root_mean_square(tensor) * 10.0 ** (-self.snr_db / 20.0)
+
+    def describe(self) -> str:
+        """The rule in a sentence."""
+        return f"declared signal-to-noise ratio of {self.snr_db:g} dB, one sigma a boundary tensor"
+
+
+@dataclass(frozen=True)
+class FixedNoise(Noise):
+    """Noise that a deployed head adds: the same σ on every element.
+
+    Args:
+        sigma: Its standard deviation, in the unit of the smashed data.
+
+    Raises:
+        LeakageError: It is not positive.
+    """
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise LeakageError(f"expected a positive noise sigma, got {self.sigma}")
+
+    def tensor_sigma(self, tensor: Tensor) -> float:
+        """σ, whatever the tensor."""
+        return self.sigma
+
+    def describe(self) -> str:
+        """The rule in a sentence."""
+        return f"added noise of sigma {self.sigma:g} on every element"
+
+
+def root_mean_square(tensor: Tensor) -> float:
+    """The root of the mean square of all elements, in float64."""
+    return float(tensor.detach().double().square().mean().sqrt())
+
+
+def noise_named(text: str) -> Noise:
+    """The noise that a text names.
+
+    Args:
+        text: A precision (``fp32``, ``fp16``, ``bf16``, ``int8``), ``snr:40`` (dB) or
+            ``sigma:0.1``.
+
+    Returns:
+        The rule.
+
+    Raises:
+        UnknownNameError: The text names none.
+    """
+    kind, _, number = text.partition(":")
+    rules: dict[str, type[SnrNoise] | type[FixedNoise]] = {"snr": SnrNoise, "sigma": FixedNoise}
+    if kind in PrecisionNoise.available and not number:
+        return PrecisionNoise(kind)
+    try:
+        return rules[kind](float(number))
+    except (KeyError, ValueError):
+        available = (*PrecisionNoise.available, "snr:DB", "sigma:VALUE")
+        raise UnknownNameError("noise", text, available) from None
