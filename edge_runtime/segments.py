@@ -10,8 +10,8 @@ head is the sum over the operators that its boundary needs::
 
 What ONNX Runtime inserts only to hand a boundary out (a change of memory layout, ``reorder``) is
 charged to its own head alone. What no operator accounts for (dispatch, the call itself) is spread
-evenly over the operators of the run. ``calibrate`` says how far such sums are from cuts timed
-whole, and ``SegmentTimes.corrected`` applies it.
+evenly over the operators. ``calibrate`` says how far such sums are from cuts timed whole, and
+``SegmentTimes.corrected`` applies it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from splitdeploy.profiles.measurement import Measurement
 
 
 @dataclass(frozen=True)
-class SegmentSamples:
+class SegmentSums:
     """Seconds, run by run; in every run ``heads + tails == whole + handovers``.
 
     Attributes:
@@ -38,42 +38,57 @@ class SegmentSamples:
         tails: Of each tail, likewise: ``[runs, boundaries]``.
         whole: Of the model without its boundaries: ``[runs]``.
         handovers: What only hands a boundary out, part of its head: ``[runs, boundaries]``.
-        overhead: What no operator accounts for, spread over the others: ``[runs]``.
     """
 
     heads: Array
     tails: Array
     whole: Array
     handovers: Array
-    overhead: Array
+
+    def scaled(self, head_ratio: float, tail_ratio: float) -> SegmentSums:
+        """The sums times a ratio for each side; the whole model is the tail of no head."""
+        return SegmentSums(
+            self.heads * head_ratio,
+            self.tails * tail_ratio,
+            self.whole * tail_ratio,
+            self.handovers * head_ratio,
+        )
 
 
 @dataclass(frozen=True)
 class SegmentTimes:
     """The times of all cuts.
 
+    A median here is the sum of the operators' medians, so that the medians of head and tail add up
+    as their samples do, and a pause of the process in one operator of a run does not count.
+
     Attributes:
         heads: One for each boundary, in the order in which they were given.
         tails: One for each boundary.
         whole: The model without its boundaries.
-        overhead: The part of a run that no operator accounts for; it is spread over the others.
-        samples: What stands behind them, run by run.
+        overhead_s: The part of a run that no operator accounts for; it is in the others.
+        typical: The sums over the operators' medians, as one run.
+        samples: The sums run by run.
     """
 
     heads: tuple[Measurement, ...]
     tails: tuple[Measurement, ...]
     whole: Measurement
-    overhead: Measurement
-    samples: SegmentSamples
+    overhead_s: float
+    typical: SegmentSums
+    samples: SegmentSums
 
     @classmethod
-    def from_samples(cls, samples: SegmentSamples) -> SegmentTimes:
-        """Summarise what was measured run by run."""
+    def summarise(
+        cls, typical: SegmentSums, samples: SegmentSums, overhead_s: float
+    ) -> SegmentTimes:
+        """Medians from the typical run, everything else from the samples."""
         return cls(
-            heads=tuple(_measurement(column) for column in samples.heads.T),
-            tails=tuple(_measurement(column) for column in samples.tails.T),
-            whole=_measurement(samples.whole),
-            overhead=_measurement(samples.overhead),
+            heads=_measurements(typical.heads, samples.heads),
+            tails=_measurements(typical.tails, samples.tails),
+            whole=_measurement(float(typical.whole[0]), samples.whole),
+            overhead_s=overhead_s,
+            typical=typical,
             samples=samples,
         )
 
@@ -88,14 +103,10 @@ class SegmentTimes:
         Returns:
             Corrected times. The overhead stays as it was measured.
         """
-        was = self.samples
-        return SegmentTimes.from_samples(
-            replace(
-                was,
-                heads=was.heads * head_ratio,
-                tails=was.tails * tail_ratio,
-                whole=was.whole * tail_ratio,
-            )
+        return SegmentTimes.summarise(
+            self.typical.scaled(head_ratio, tail_ratio),
+            self.samples.scaled(head_ratio, tail_ratio),
+            self.overhead_s,
         )
 
 
@@ -121,8 +132,8 @@ def time_segments(
         outputs: Those of the model's own outputs that lie in a boundary; the others are known.
         threads: How many threads an operator may use; None leaves it to ONNX Runtime.
         warmup: Runs before those that count.
-        runs: Runs that count, at least one.
-        budget_s: After this long, in seconds, no further run is begun; one always counts.
+        runs: Runs that count, at least one, with the profiler and again without it.
+        budget_s: Seconds for all of them, half with the profiler; one of each always counts.
 
     Returns:
         The times of every head and tail, and of the whole model.
@@ -140,12 +151,12 @@ def time_segments(
         runs=runs,
         budget_s=budget_s,
     )
-    return SegmentTimes.from_samples(attribute(profile, boundaries, outputs))
+    return attribute(profile, boundaries, outputs)
 
 
 def attribute(
     profile: NodeProfile, boundaries: Sequence[Sequence[str]], outputs: Sequence[str] = ()
-) -> SegmentSamples:
+) -> SegmentTimes:
     """Sum the operators of each head and tail, run by run.
 
     Args:
@@ -154,7 +165,7 @@ def attribute(
         outputs: Those of the model's own outputs that lie in a boundary.
 
     Returns:
-        The sums, with the overhead of each run spread evenly over its operators.
+        The times, with the overhead spread evenly over the operators.
 
     Raises:
         SessionError: A boundary value is neither an input nor an output of the graph.
@@ -170,14 +181,19 @@ def attribute(
     count = len(graph.nodes)
     core = _mask(graph, (set(graph.outputs) - crossing) | set(outputs))
     heads = np.array([_mask(graph, set(boundary)) for boundary in boundaries]).reshape(-1, count)
-    charged = profile.kernel_s + profile.overhead_s[:, None] / max(1, count)
-    return SegmentSamples(
-        heads=charged @ heads.T,
-        tails=charged @ (core & ~heads).T,
-        whole=charged @ core,
-        handovers=charged @ (heads & ~core).T,
-        overhead=profile.overhead_s,
-    )
+    share_s = profile.overhead_s / max(1, count)
+
+    def sums(kernel_s: Array) -> SegmentSums:
+        charged = kernel_s + share_s
+        return SegmentSums(
+            heads=charged @ heads.T,
+            tails=charged @ (core & ~heads).T,
+            whole=charged @ core,
+            handovers=charged @ (heads & ~core).T,
+        )
+
+    median_s = np.median(profile.kernel_s, axis=0, keepdims=True)
+    return SegmentTimes.summarise(sums(median_s), sums(profile.kernel_s), profile.overhead_s)
 
 
 def _mask(graph: Graph, values: set[str]) -> Array:
@@ -187,8 +203,16 @@ def _mask(graph: Graph, values: set[str]) -> Array:
     return mask
 
 
-def _measurement(samples_s: Array) -> Measurement:
-    """Summarise samples; a part without operators takes no time, which was not measured."""
+def _measurements(typical_s: Array, samples_s: Array) -> tuple[Measurement, ...]:
+    return tuple(
+        _measurement(float(value), column)
+        for value, column in zip(typical_s[0], samples_s.T, strict=True)
+    )
+
+
+def _measurement(typical_s: float, samples_s: Array) -> Measurement:
+    """A part without operators takes no time, which nobody measured repeatedly."""
     if not samples_s.any():
         return Measurement.single(0.0, "measured")
-    return Measurement.from_samples([float(sample) for sample in samples_s])
+    found = Measurement.from_samples([float(sample) for sample in samples_s])
+    return replace(found, median=typical_s, p95=max(typical_s, found.p95))

@@ -19,7 +19,7 @@ from onnx.utils import Extractor
 from splitdeploy.edge_runtime.calibration import SlicedCut, calibrate
 from splitdeploy.edge_runtime.graph_reader import Graph, GraphNode, read_graph
 from splitdeploy.edge_runtime.node_profile import NodeProfile, kernel_times
-from splitdeploy.edge_runtime.segments import SegmentSamples, attribute, time_segments
+from splitdeploy.edge_runtime.segments import SegmentTimes, attribute, time_segments
 from splitdeploy.profiles.errors import SessionError
 
 SHAPE = [1, 4, 16, 16]
@@ -56,16 +56,21 @@ def image() -> dict[str, Any]:
     return {"x": np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)}
 
 
-def assert_nothing_is_lost(samples: SegmentSamples) -> None:
+def assert_nothing_is_lost(times: SegmentTimes) -> None:
     """Every operator of a run is in the head or in the tail of each cut, and in no other place."""
-    np.testing.assert_allclose(
-        samples.heads + samples.tails, samples.whole[:, None] + samples.handovers, rtol=1e-12
-    )
+    for sums in (times.samples, times.typical):
+        np.testing.assert_allclose(
+            sums.heads + sums.tails, sums.whole[:, None] + sums.handovers, rtol=1e-12
+        )
+    for head, tail, handover in zip(
+        times.heads, times.tails, times.typical.handovers[0], strict=True
+    ):
+        assert head.median + tail.median == pytest.approx(times.whole.median + handover)
 
 
 def test_heads_and_tails_add_up_run_by_run() -> None:
     times = time_segments(chain(), [["a"], ["b"]], image(), threads=1, warmup=1, runs=6)
-    assert_nothing_is_lost(times.samples)
+    assert_nothing_is_lost(times)
     assert times.whole.count == 6
     assert all(part.count == 6 for part in (*times.heads, *times.tails))
     assert times.whole.source == "measured"
@@ -134,7 +139,7 @@ def test_what_only_hands_a_boundary_out_is_charged_to_its_own_head() -> None:
         ("y", "a", "b"),
     )
     kernel_s = np.array([[1.0, 0.1, 2.0, 0.2, 4.0]])
-    samples = attribute(NodeProfile(graph, kernel_s, kernel_s.sum(axis=1)), [["a"], ["b"]])
+    samples = attribute(NodeProfile(graph, kernel_s, kernel_s.sum(axis=1)), [["a"], ["b"]]).samples
     np.testing.assert_allclose(samples.heads, [[1.1, 3.2]])
     np.testing.assert_allclose(samples.tails, [[6.0, 4.0]])
     np.testing.assert_allclose(samples.handovers, [[0.1, 0.2]])
@@ -147,11 +152,28 @@ def test_the_overhead_is_spread_evenly_over_the_operators() -> None:
         ("v0",),
         ("v4", "v1"),
     )
-    profile = NodeProfile(graph, np.full((2, 4), 1.0), np.array([4.4, 4.8]))
-    samples = attribute(profile, [["v1"]])
-    np.testing.assert_allclose(samples.overhead, [0.4, 0.8])
-    np.testing.assert_allclose(samples.heads[:, 0], [1.1, 1.2])
-    np.testing.assert_allclose(samples.tails[:, 0], [3.3, 3.6])
+    times = attribute(NodeProfile(graph, np.full((2, 4), 1.0), np.array([4.4])), [["v1"]])
+    assert times.overhead_s == pytest.approx(0.4)
+    np.testing.assert_allclose(times.samples.heads[:, 0], [1.1, 1.1])
+    np.testing.assert_allclose(times.samples.tails[:, 0], [3.3, 3.3])
+    assert times.whole.median == pytest.approx(4.4), "what a run takes without the profiler"
+
+
+def test_a_run_that_is_faster_than_its_operators_has_no_overhead() -> None:
+    graph = Graph((GraphNode("n", "Relu", ("x",), ("y",)),), ("x",), ("y",))
+    assert NodeProfile(graph, np.array([[2.0]]), np.array([1.5])).overhead_s == 0.0
+
+
+def test_a_pause_in_one_operator_of_a_run_does_not_move_the_medians() -> None:
+    graph = Graph(
+        tuple(GraphNode(f"n{i}", "Relu", (f"v{i}",), (f"v{i + 1}",)) for i in range(3)),
+        ("v0",),
+        ("v3", "v2"),
+    )
+    kernel_s = np.ones((3, 3)) + 10 * np.eye(3)
+    times = attribute(NodeProfile(graph, kernel_s, np.array([3.0])), [["v2"]])
+    assert (times.heads[0].median, times.tails[0].median) == (2.0, 1.0)
+    assert times.whole.p95 == pytest.approx(13.0), "the samples keep it"
 
 
 @given(data=st.data())
@@ -170,9 +192,9 @@ def test_no_operator_is_lost_in_any_graph(data: st.DataObject) -> None:
     graph = Graph(nodes, ("v0",), (f"v{count}", *crossing))
     kernel_s = np.random.default_rng(count).uniform(0.5, 2.0, (3, count))
     profile = NodeProfile(graph, kernel_s, kernel_s.sum(axis=1) + 0.25)
-    samples = attribute(profile, [[name] for name in crossing], outputs=[f"v{count}"])
-    assert_nothing_is_lost(samples)
-    assert (samples.heads >= samples.handovers).all()
+    times = attribute(profile, [[name] for name in crossing], outputs=[f"v{count}"])
+    assert_nothing_is_lost(times)
+    assert (times.samples.heads >= times.samples.handovers).all()
 
 
 def kernel(name: str, op_type: str, duration_us: int) -> dict[str, Any]:
@@ -249,7 +271,7 @@ def test_a_real_loop_is_one_operator() -> None:
     assert read.ancestors({"z"}) == {0, 1, 2}, "what the body captures is an ancestor too"
     feeds = {"x": np.ones(4, np.float32)}
     times = time_segments(model.SerializeToString(), [["y"]], feeds, threads=1, warmup=0, runs=3)
-    assert_nothing_is_lost(times.samples)
+    assert_nothing_is_lost(times)
 
 
 def test_the_reader_agrees_with_the_onnx_package() -> None:
@@ -304,7 +326,7 @@ def test_resnet_cuts_are_ordered_and_add_up(resnet: onnx.ModelProto) -> None:
     times = time_segments(
         model.SerializeToString(), [[name] for name in BLOCKS], feeds, threads=1, warmup=1, runs=5
     )
-    assert_nothing_is_lost(times.samples)
+    assert_nothing_is_lost(times)
     core = times.samples.heads - times.samples.handovers
     assert (np.diff(core, axis=1) > 0).all(), "a later cut holds every operator of an earlier one"
     assert (core[:, -1] < times.samples.whole).all()
