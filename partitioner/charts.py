@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from splitdeploy.partitioner import svg
 from splitdeploy.partitioner.scoring import Figures, table_of
+from splitdeploy.partitioner.wording import minus
 from splitdeploy.profiles.report import CutReport, SweepReport
 from splitdeploy.profiles.units import format_time
 
@@ -167,10 +168,10 @@ class _Frame:
             name = _shortened(row.name, self.left - 12)
             elements.append(svg.text(self.left - 8, y + 17, name, css, "end"))
         room = self.width - self.left - self.right
-        for tick in svg.ticks(self.low, self.high, max(2, int(room / 90))):
+        for tick in svg.ticks(self.low, self.high, max(4, int(room / 80))):
             x = self.x(tick)
             elements.append(svg.line(x, 0, x, self.bottom, "zero" if tick == 0 else "grid"))
-            elements.append(svg.text(x, self.bottom + 16, f"{tick:g}", "tick", "middle"))
+            elements.append(svg.text(x, self.bottom + 16, minus(f"{tick:g}"), "tick", "middle"))
         middle = self.left + room / 2
         elements.append(svg.text(middle, self.bottom + 34, axis, "axis", "middle"))
         return elements
@@ -231,7 +232,7 @@ def trade_off(report: SweepReport, width: float) -> str:
     along = _latency_axis([row.latency_s * 1e3 for row in rows], left, right)
 
     def y_of(leakage: float) -> float:
-        return bottom - 8 - leakage * (bottom - top - 16)
+        return bottom - 20 - leakage * (bottom - top - 30)
 
     elements = []
     for tick in along.ticks:
@@ -257,7 +258,7 @@ class _LatencyAxis:
 
 
 def _latency_axis(values_ms: Sequence[float], left: float, right: float) -> _LatencyAxis:
-    """Linear from zero, or logarithmic where the largest is over ten times the least."""
+    """Linear, or logarithmic where the largest is over ten times the least."""
     least, most = min(values_ms), max(values_ms)
     if least > 0 and most > 10 * least:
         low, high = math.log(least / 1.25), math.log(most * 1.25)
@@ -266,10 +267,13 @@ def _latency_axis(values_ms: Sequence[float], left: float, right: float) -> _Lat
             svg.log_ticks(math.exp(low), math.exp(high)),
             True,
         )
-    end = (most or 1.0) * 1.1
-    about = int((right - left) / 90)
+    margin = 0.1 * ((most - least) or most or 1.0)
+    start, end = max(0.0, least - margin) if least > most / 3 else 0.0, most + margin
+    about = max(4, int((right - left) / 90))
     return _LatencyAxis(
-        lambda v: left + v / end * (right - left), svg.ticks(0.0, end, about), False
+        lambda v: left + (v - start) / (end - start) * (right - left),
+        svg.ticks(start, end, about),
+        False,
     )
 
 
@@ -308,7 +312,8 @@ def _labels(
     for name in order:
         x, y = places[name]
         wide = svg.text_width(name, 12)
-        for dx, dy, anchor in _LABEL_PLACES:
+        beyond = 1.4 if name == picked else 1.0
+        for dx, dy, anchor in ((dx * beyond, dy, anchor) for dx, dy, anchor in _LABEL_PLACES):
             start = x + dx - {"start": 0.0, "middle": wide / 2, "end": wide}[anchor]
             box = (start, y + dy - 10, start + wide, y + dy + 3)
             inside = box[0] >= left and box[2] <= right and box[1] >= top and box[3] <= bottom

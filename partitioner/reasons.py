@@ -207,9 +207,9 @@ def _attack_warnings(decision: Decision) -> Iterator[str]:
     row, attack = decision.row, decision.row.strongest_attack
     if row.name == CLOUD_ONLY:
         yield "cloud-only sends the input itself: whoever runs the cloud sees it."
-        return
     if not decision.table.has_leakage:
         yield "No cut has a leakage figure: leakage has no part in this pick."
+    if row.name == CLOUD_ONLY or not decision.table.has_leakage:
         return
     if row.leakage is None and row.name != EDGE_ONLY:
         yield f"{row.name} has no Fisher-information figure."

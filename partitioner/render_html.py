@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ def render_html(report: SweepReport, run_dir: Path | str) -> str:
         "size": format_size,
         "count": format_count,
         "milli": wording.milli,
+        "tight": _tight,
+        "minus": wording.minus,
     }
     recommendation = report.recommendation
     return environment.get_template("report.html.j2").render(
@@ -73,6 +76,7 @@ def render_html(report: SweepReport, run_dir: Path | str) -> str:
         pick=report.find(recommendation.cut) if recommendation else None,
         indices=leakage_indices(report) or {},
         holds=_interval(report),
+        out=[row for row in report.cuts if row.violations],
         constraints=list(_constraints(report.constraints)),
         latency_chart=_drawn(charts.latency_bars, report, WIDTHS_FULL),
         fsinfo_chart=_drawn(charts.fsinfo_dots, report, WIDTHS_HALF),
@@ -156,6 +160,11 @@ def _constraints(limits: Constraints) -> Iterator[tuple[str, str]]:
         yield "SSIM of the strongest attack", f"{limits.max_ssim:g}"
     if limits.max_fsinfo is not None:
         yield "FSInfo", f"{limits.max_fsinfo:g} nats"
+
+
+def _tight(text: str) -> str:
+    """The text with every number tied to its unit, so that no line ends between them."""
+    return re.sub(r"(?<=\d) (?=(?:%|[munkMGµ]?(?:s|J|B|bit/s|nats))(?:\W|$))", "\u00a0", text)
 
 
 def _plain(value: Any) -> str:

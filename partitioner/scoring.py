@@ -15,19 +15,20 @@ A cut with neither a gain nor a converged attack is unknown, and counts as 1.
 
 The *balanced* score of a row, with latency L, energy E and leakage index q, is
 
-    S = (w_L ln(L / L~) + w_E ln(E / E~) - w_P ln(1 - q)) / (w_L + w_E + w_P)
+    S = (w_L ln(L / L*) + w_E ln(E / E*) - w_P ln(1 - q)) / (w_L + w_E + w_P)
 
-where ~ is the median over the valid rows. It has no unit and no scale: doubling the latency costs
-what doubling the energy costs, and what halving the share of the input that stays private costs.
-No term runs away with the decision: L and E below 1 % of their median, and 1 - q below 1 %, count
-as 1 %. Constraints do not enter it, so tightening one never improves the score of the pick. A term
-of which no row has the figure is dropped, and its weight with it.
+where L* and E* are the least of the cuts between the ends. It has no unit and no scale: doubling
+the latency costs what doubling the energy costs, and what halving the share of the input that stays
+private costs. No end runs away with the decision: a latency or energy below a tenth of the least
+counts as a tenth of it, and 1 - q below 1 % as 1 %. So sending the input itself, q = 1, is made up
+for by being ten times better than the best cut in both latency and energy, and by nothing less.
+Constraints do not enter the score, so tightening one never improves that of the pick. A term of
+which no row has the figure is dropped, and its weight with it.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,8 +38,11 @@ from splitdeploy.profiles.report import CutReport, Objective, SweepReport
 
 OBJECTIVES = ("balanced", "latency", "energy", "leakage")
 
-FLOOR = 0.01
-"""The share of the median, or of the privacy, below which less makes no difference."""
+COST_FLOOR = 0.1
+"""The share of the least latency or energy of a cut below which less makes no difference."""
+
+PRIVACY_FLOOR = 0.01
+"""The share of the input that stays private below which less makes no difference."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +71,17 @@ class Figures:
 class Table:
     """The figures of all valid rows, and which kinds of figure there are at all.
 
-    A kind that no row has is zero in every row, so that it decides nothing. The typical latency
-    and energy are medians over the rows, and the largest where the median is zero.
+    A kind that no row has is zero in every row, so that it decides nothing. The least latency and
+    energy are the smallest above zero of the cuts between the ends, or of all rows where there is
+    none; zero where nothing is above zero.
     """
 
     rows: tuple[Figures, ...]
     has_latency: bool
     has_energy: bool
     has_leakage: bool
-    typical_latency_s: float
-    typical_energy_j: float
+    least_latency_s: float
+    least_energy_j: float
 
 
 def is_valid(row: CutReport) -> bool:
@@ -120,8 +125,8 @@ def table_of(report: SweepReport) -> Table:
         has_latency=has_latency,
         has_energy=has_energy,
         has_leakage=indices is not None,
-        typical_latency_s=_typical([row.latency_s for row in figures]),
-        typical_energy_j=_typical([row.energy_j for row in figures]),
+        least_latency_s=_least([(row.name, row.latency_s) for row in figures]),
+        least_energy_j=_least([(row.name, row.energy_j) for row in figures]),
     )
 
 
@@ -198,6 +203,8 @@ def check_objective(objective: Objective, table: Table) -> None:
         raise UsageError(
             f"expected weights of zero or more for latency, energy and leakage, got {shown}"
         )
+    if not table.rows:
+        return
     present = (table.has_latency, table.has_energy, table.has_leakage)
     kinds = ("latency", "energy", "leakage")
     available = ", ".join(kind for kind, there in zip(kinds, present, strict=True) if there)
@@ -229,7 +236,7 @@ def balanced_score(figures: Figures, table: Table, objective: Objective) -> floa
 
     Args:
         figures: The row's figures.
-        table: All valid rows, which give the medians.
+        table: All valid rows.
         objective: The weights.
 
     Returns:
@@ -238,22 +245,23 @@ def balanced_score(figures: Figures, table: Table, objective: Objective) -> floa
     latency, energy, leakage = _weights(objective)
     terms = []
     if table.has_latency and latency:
-        terms.append((latency, _price(figures.latency_s, table.typical_latency_s)))
+        terms.append((latency, _price(figures.latency_s, table.least_latency_s)))
     if table.has_energy and energy:
-        terms.append((energy, _price(figures.energy_j, table.typical_energy_j)))
+        terms.append((energy, _price(figures.energy_j, table.least_energy_j)))
     if table.has_leakage and leakage:
-        terms.append((leakage, -math.log(max(FLOOR, 1.0 - figures.leakage))))
+        terms.append((leakage, -math.log(max(PRIVACY_FLOOR, 1.0 - figures.leakage))))
     return sum(w * term for w, term in terms) / sum(w for w, _ in terms)
 
 
-def _price(value: float, typical: float) -> float:
-    """ln(value / typical), with the floor under it; zero where everything is zero."""
-    return math.log(max(FLOOR, value / typical)) if typical > 0 else 0.0
+def _price(value: float, least: float) -> float:
+    """ln(value / least), with the floor under it; zero where everything is zero."""
+    return math.log(max(COST_FLOOR, value / least)) if least > 0 else 0.0
 
 
-def _typical(values: Sequence[float]) -> float:
-    finite = [value for value in values if math.isfinite(value)]
-    return (statistics.median(finite) or max(finite)) if finite else 0.0
+def _least(values: Sequence[tuple[str, float]]) -> float:
+    positive = [(name, value) for name, value in values if value > 0 and math.isfinite(value)]
+    between = [value for name, value in positive if name not in {CLOUD_ONLY, EDGE_ONLY}]
+    return min(between or [value for _, value in positive], default=0.0)
 
 
 def _weights(objective: Objective) -> tuple[float, float, float]:

@@ -74,6 +74,11 @@ def milli(value: float | None) -> str:
     return f"{scaled:.1f}" if abs(scaled) >= 10 else f"{scaled:.2f}"
 
 
+def minus(number: str) -> str:
+    """A formatted number with a real minus sign in place of the hyphen."""
+    return number.replace("-", "−")
+
+
 def footnotes(report: SweepReport) -> list[str]:
     """What the marks in a table mean, as far as they occur."""
     notes = [f"{row.name} failed: {row.error}" for row in report.cuts if row.error]

@@ -1,0 +1,142 @@
+"""Opens the page in a real browser, where there is one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import make_report, write_png
+
+from splitdeploy.partitioner.recommend import recommend
+from splitdeploy.partitioner.render_html import render_html
+from splitdeploy.profiles.network import NetworkProfile
+from splitdeploy.profiles.report import Constraints, Objective
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+
+BROWSER = next((p for p in map(shutil.which, ("chromium", "google-chrome", "chrome")) if p), None)
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    BROWSER is None or DRIVER is None,
+    reason="needs a browser: chromium and chromedriver on the path "
+    "(Debian: apt-get install chromium chromium-driver)",
+)
+
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage",
+)  # fmt: skip
+
+SECTIONS = [
+    "Recommendation", "Every cut", "Latency by stage", "Leakage along the depth",
+    "Latency against leakage", "What an attacker sees", "What this rests on",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    report = make_report(NetworkProfile("custom", 900e6, 900e6, 0.0004, "wired"), pictures=True)
+    for row in report.cuts:
+        for attack in row.attacks:
+            if attack.picture and row.name != "layer4.1":
+                write_png(run / attack.picture, 64, 32)
+    limits = Constraints(max_edge_memory_bytes=28_000_000)
+    decided = recommend(report, constraints=limits, objective=Objective())
+    path = run / "report.html"
+    path.write_text(render_html(decided, run), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    profile = tmp_path_factory.mktemp("profile")
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def open_at(browser: Any, page: Path, width: int, scheme: str = "light") -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.get(page.as_uri())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_is_quiet_and_fits(browser: Any, page: Path, width: int, scheme: str) -> None:
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    open_at(browser, page, width, scheme)
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    requested = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    assert page.as_uri() in requested
+    assert all(url == page.as_uri() or url.startswith("data:") for url in requested)
+    inner, scroll = browser.execute_script(
+        "return [document.documentElement.clientWidth, document.documentElement.scrollWidth]"
+    )
+    assert scroll <= inner <= width
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_section_is_there_and_no_text_is_tiny(browser: Any, page: Path, width: int) -> None:
+    open_at(browser, page, width)
+    headings = browser.execute_script(
+        "return [...document.querySelectorAll('h2')].map(h => h.textContent.trim())"
+    )
+    assert headings == SECTIONS
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('svg.chart')].filter(s => s.clientWidth > 0).length"
+    )
+    assert shown == 4
+    # A drawing is scaled with its text: what counts is its size on the screen.
+    smallest = browser.execute_script(
+        """
+        let sizes = [...document.querySelectorAll('svg.chart')].filter(s => s.clientWidth > 0)
+          .map(s => 12 * s.getBoundingClientRect().width / s.viewBox.baseVal.width);
+        return Math.min(...sizes);
+        """
+    )
+    assert smallest >= 10.5
+
+
+def test_the_pictures_are_drawn_and_a_missing_one_is_told(browser: Any, page: Path) -> None:
+    open_at(browser, page, 1280)
+    widths = browser.execute_script(
+        "return [...document.images].map(i => i.complete ? i.naturalWidth : 0)"
+    )
+    assert widths == [64] * 10
+    assert browser.execute_script("return document.querySelectorAll('.missing').length") == 1
+
+
+def test_what_a_phone_cannot_show_at_once_can_be_scrolled_by_keyboard(
+    browser: Any, page: Path
+) -> None:
+    open_at(browser, page, 390)
+    moved = browser.execute_script(
+        """
+        let table = document.querySelector('.scroll'); table.focus(); table.scrollLeft = 80;
+        let first = table.querySelector('tbody th').getBoundingClientRect();
+        return [document.activeElement === table, table.scrollLeft, first.left];
+        """
+    )
+    assert moved[0] and moved[1] == 80
+    assert 0 <= moved[2] < 60
