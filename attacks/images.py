@@ -1,0 +1,192 @@
+"""Photographs to attack: from a folder, or those that scikit-image carries in its wheel.
+
+Never noise: smashed data of noise says nothing of smashed data of pictures.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from splitdeploy.profiles.errors import ImagesError
+
+ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+"""Files of a folder that count as images, in any case; all others are ignored."""
+
+PHOTOGRAPHS = (
+    "astronaut.png",  # Eileen Collins, NASA
+    "chelsea.png",  # a cat, Stéfan van der Walt
+    "coffee.png",  # a cup, Rachel Michetti
+    "rocket.jpg",  # a launch, SpaceX
+    "motorcycle_left.png",  # Middlebury stereo, Scharstein et al. 2014
+)
+"""The colour photographs among scikit-image's pictures; the rest are grey, drawn or microscopic."""
+
+_CROP_SHARE = 0.6  # side of a seeded crop over the photograph's short side
+
+
+@dataclass(frozen=True)
+class Images:
+    """A batch of pictures.
+
+    Attributes:
+        pixels: ``[n, c, h, w]``, float32 on [0, 1].
+        names: One for each.
+        source: Where they come from, in words.
+    """
+
+    pixels: NDArray[np.float32]
+    names: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.names)
+
+
+def load_photographs(
+    source: Path | Literal["photos"],
+    *,
+    shape: tuple[int, int, int],
+    count: int,
+    seed: int = 0,
+) -> Images:
+    """Pictures of one shape, as many as asked for, or all where a folder holds fewer.
+
+    A folder's files are taken in the order of their names, resized to cover ``(h, w)`` (bilinear,
+    antialiased) and cropped at the centre, as torchvision's ``Resize`` and ``CenterCrop`` do.
+    ``photos`` are the `PHOTOGRAPHS` treated likewise, then seeded crops of them.
+
+    Args:
+        source: A folder, or ``"photos"``.
+        shape: ``(c, h, w)``; c is 1 (grey) or 3 (RGB).
+        count: How many, at least 1.
+        seed: Places the crops of ``photos``.
+
+    Returns:
+        The pictures.
+
+    Raises:
+        ImagesError: The shape is no picture's, the folder does not exist or holds no image, or a
+            file with an image's ending is none or is truncated.
+    """
+    if shape[0] not in {1, 3} or min(shape) < 1 or count < 1:
+        raise ImagesError(
+            f"expected a shape (1 or 3, height, width) and a count of at least 1, got {shape} and "
+            f"{count}: pictures cannot be made for this input"
+        )
+    crops = _photo_crops(shape, count, seed) if source == "photos" else _folder(source, shape)
+    names, arrays = [], []
+    for name, array in crops:
+        names.append(name)
+        arrays.append(array)
+        if len(names) == count:
+            break
+    where = "scikit-image's photographs" if source == "photos" else str(source)
+    return Images(np.stack(arrays), tuple(names), where)
+
+
+def _folder(folder: Path, shape: tuple[int, int, int]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    if not folder.is_dir():
+        raise ImagesError(
+            f"expected a folder of images, got {folder}, which "
+            f"{'is a file' if folder.exists() else 'does not exist'}: give a folder, or 'photos'"
+        )
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in ENDINGS)
+    if not files:
+        raise ImagesError(
+            f"no images in {folder}: expected files ending in {', '.join(ENDINGS)}; put some there "
+            "or use 'photos'"
+        )
+    for file in files:
+        _check(file)
+    for file in files:
+        picture = _open(file)
+        yield file.name, _to_array(_cover(picture, shape[1], shape[2]), shape[0])
+
+
+def _photo_crops(
+    shape: tuple[int, int, int], count: int, seed: int
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    folder = _skimage_data()
+    draw = random.Random(seed)
+    for index in range(count):
+        name = PHOTOGRAPHS[index % len(PHOTOGRAPHS)]
+        if not (folder / name).is_file():
+            raise ImagesError(
+                f"the installed scikit-image lacks {name} in {folder}: install scikit-image 0.24 "
+                "or later, or give a folder of images"
+            )
+        picture, label = _open(folder / name), Path(name).stem
+        turn = index // len(PHOTOGRAPHS)
+        if turn:
+            picture, label = _seeded_crop(picture, draw), f"{label}-{turn}"
+        yield label, _to_array(_cover(picture, shape[1], shape[2]), shape[0])
+
+
+def _skimage_data() -> Path:
+    """Where scikit-image keeps its pictures, without importing it."""
+    spec = importlib.util.find_spec("skimage")
+    if spec is None or spec.origin is None:
+        raise ImagesError(
+            "'photos' are scikit-image's photographs, and it is not installed: "
+            'pip install "splitdeploy[workstation]", or give a folder of images'
+        )
+    return Path(spec.origin).parent / "data"
+
+
+def _seeded_crop(picture: Image.Image, draw: random.Random) -> Image.Image:
+    width, height = picture.size
+    side = round(_CROP_SHARE * min(width, height))
+    left, top = draw.randrange(width - side + 1), draw.randrange(height - side + 1)
+    return picture.crop((left, top, left + side, top + side))
+
+
+def _check(file: Path) -> None:
+    """Read the header, so that a file far down the folder is found out before any work is done."""
+    try:
+        with Image.open(file):
+            pass
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _open(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as picture:
+            decoded: Image.Image = picture.convert("RGB")
+            return decoded
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> ImagesError:
+    reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+    return ImagesError(f"cannot read {file} as an image ({reason}): repair it or take it away")
+
+
+def _cover(picture: Image.Image, height: int, width: int) -> Image.Image:
+    """Resize so that the picture covers the frame, then crop at the centre."""
+    old_width, old_height = picture.size
+    # Compared as products, and truncated as torchvision does, so that squares come out the same.
+    if width * old_height >= height * old_width:
+        size = (width, max(height, int(width * old_height / old_width)))
+    else:
+        size = (max(width, int(height * old_width / old_height)), height)
+    resized = picture.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
+    return resized.crop((left, top, left + width, top + height))
+
+
+def _to_array(picture: Image.Image, channels: int) -> NDArray[np.float32]:
+    flat = picture if channels == 3 else picture.convert("L")
+    levels = np.asarray(flat, dtype=np.float32).reshape(flat.height, flat.width, channels)
+    return np.ascontiguousarray(levels.transpose(2, 0, 1) / 255, dtype=np.float32)
