@@ -1,0 +1,220 @@
+"""The template of every attack: who may see what, when to stop, and what is kept.
+
+After foolbox (Rauber et al. 2020): hyper-parameters in the constructor, data in the call; the call
+is final, a subclass writes `_run`. Judging lies outside, in `run_attack`, because an attack never
+has the originals.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar, final
+
+import torch
+from torch import Tensor, nn
+
+from splitdeploy.attacks.quality import judge
+from splitdeploy.attacks.steps import Run
+from splitdeploy.attacks.target import AttackTarget, TargetView
+from splitdeploy.attacks.threat import ThreatModel
+from splitdeploy.profiles.errors import AttackError, UnknownNameError
+from splitdeploy.profiles.report import AttackRecord
+
+_AttackT = TypeVar("_AttackT", bound="Attack")
+
+Progress = Callable[[float], None]
+"""Told the share of the work that is done, on [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack returns.
+
+    Attributes:
+        pixels: ``[n, c, h, w]``, finite, clamped to the target's bounds.
+        converged: Whether its own loss had stopped falling when it ended; False where it diverged
+            or a deadline cut it short.
+        steps: How many optimisation steps it made; 0 where it has none.
+        losses: Its own loss at each of them.
+        seconds: Wall-clock time.
+    """
+
+    pixels: Tensor
+    converged: bool
+    steps: int
+    losses: tuple[float, ...]
+    seconds: float
+
+
+class Attack(ABC):
+    """A reconstruction attack: a value that can be called on any number of targets.
+
+    A subclass sets the class attributes, keeps its hyper-parameters as attributes of the same
+    names, and writes `_run`. Where every image is independent, it works on the whole batch at once.
+
+    Attributes:
+        name: In the registry and in reports.
+        threat: What it needs to know.
+        cost: What it takes, in words, for ``splitdeploy attacks``.
+        paper: Whose idea it is.
+        presets: Constructor arguments by name; the first is the default.
+        preset_name: The preset that made this instance, or ``custom``.
+        seed: Of its own random generator; the same seed gives the same reconstruction.
+    """
+
+    name: ClassVar[str]
+    threat: ClassVar[ThreatModel]
+    cost: ClassVar[str]
+    paper: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    preset_name: str = "custom"
+    seed: int = 0
+
+    @classmethod
+    def preset(cls: type[_AttackT], name: str | None = None, *, seed: int = 0) -> _AttackT:
+        """The attack with settings that have a name.
+
+        Args:
+            name: One of ``presets``; the default (the first) where None.
+            seed: Of its random generator.
+
+        Returns:
+            The attack.
+
+        Raises:
+            UnknownNameError: There is no such preset.
+        """
+        chosen = next(iter(cls.presets)) if name is None else name
+        if chosen not in cls.presets:
+            raise UnknownNameError(f"preset of {cls.name}", chosen, cls.presets)
+        attack = cls(**cls.presets[chosen])
+        attack.preset_name, attack.seed = chosen, seed
+        return attack
+
+    def __repr__(self) -> str:
+        """Its preset and every setting, as a test's or a log's label."""
+        settings = {k: v for k, v in vars(self).items() if k not in {"preset_name", "seed"}}
+        words = [self.preset_name, *(f"{k}={v!r}" for k, v in settings.items())]
+        return f"{self.name}({', '.join(words)})"
+
+    def applies(self, target: AttackTarget) -> bool:
+        """Whether it makes sense on this target; a sweep asks before it runs an attack."""
+        return target.pixel_head is not None or not self.threat.weights
+
+    @final
+    def __call__(
+        self,
+        target: AttackTarget,
+        *,
+        deadline_s: float | None = None,
+        progress: Progress | None = None,
+    ) -> Reconstruction:
+        """Reconstruct the pictures behind an observation.
+
+        Args:
+            target: What was observed, and the head.
+            deadline_s: Seconds that it may take; it then stops with what it has. At least one step
+                is always made.
+            progress: Told the share that is done.
+
+        Returns:
+            The reconstruction. Where the loss or the pictures left the finite numbers, the last
+            finite state; grey where there is none.
+
+        Raises:
+            AttackError: The threat model does not fit the target, or the deadline is not positive.
+        """
+        if deadline_s is not None and not deadline_s > 0:
+            raise AttackError(f"expected a deadline above 0 s, got {deadline_s}")
+        view = target.granted(self.threat)
+        run = Run(self.seed, deadline_s, progress)
+        with _frozen(target.pixel_head):
+            final_pixels = self._run(view, run)
+        seconds = time.perf_counter() - run.started_s
+        finite = bool(torch.isfinite(final_pixels).all())
+        pixels = final_pixels if finite and not run.diverged else run.last_finite
+        if pixels is None:
+            pixels = torch.full((view.images, *view.image_shape), sum(view.bounds) / 2)
+        return Reconstruction(
+            pixels=pixels.detach().float().clamp(*view.bounds),
+            converged=run.converged and finite and not run.diverged and not run.stopped_early,
+            steps=len(run.losses),
+            losses=tuple(run.losses),
+            seconds=seconds,
+        )
+
+    @abstractmethod
+    def _run(self, target: TargetView, run: Run) -> Tensor:
+        """Reconstruct.
+
+        Args:
+            target: What the threat model grants.
+            run: The generator, the clock and the record of the losses. After every step call
+                ``run.step`` and stop when it says so; set ``run.converged``.
+
+        Returns:
+            Pixels ``[n, c, h, w]``; they need be neither clamped nor finite.
+        """
+
+
+@contextmanager
+def _frozen(head: nn.Module | None) -> Iterator[None]:
+    """Without gradients for the parameters, which cost as much again as those for the pixels."""
+    wanted = [p for p in head.parameters() if p.requires_grad] if head is not None else []
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+def run_attack(
+    attack: Attack,
+    target: AttackTarget,
+    originals: Tensor,
+    *,
+    deadline_s: float | None = None,
+    progress: Progress | None = None,
+) -> tuple[AttackRecord, Reconstruction]:
+    """Attack, and judge by the originals, which the attack itself never gets.
+
+    Args:
+        attack: The attack with its settings.
+        target: What was observed, and the head.
+        originals: The pictures behind the observation, ``[n, c, h, w]`` on [0, 1].
+        deadline_s: Seconds that the attack may take.
+        progress: Told the share that is done.
+
+    Returns:
+        The row for the report, and the reconstruction.
+
+    Raises:
+        AttackError: The originals do not belong to the observation, or the attack cannot run.
+    """
+    expected = (target.images, *target.image_shape)
+    if tuple(originals.shape) != expected:
+        raise AttackError(
+            f"expected originals of shape {list(expected)} to judge by, got {list(originals.shape)}"
+        )
+    found = attack(target, deadline_s=deadline_s, progress=progress)
+    quality = judge(found.pixels, originals)
+    record = AttackRecord(
+        name=attack.name,
+        preset=attack.preset_name,
+        threat_model=str(attack.threat),
+        psnr_db=quality.psnr_db,
+        ssim=quality.ssim,
+        mse=quality.mse,
+        ssim_ci95=quality.ssim_ci95,
+        images=quality.images,
+        seconds=found.seconds,
+        converged=found.converged,
+        steps=found.steps,
+    )
+    return record, found

@@ -1,0 +1,76 @@
+"""A picture in coordinates in which natural images are white: DCT, opponent colours, 1/f.
+
+    pixels = 0.5 + Bᵀ·C^½·w,    C = Var[coefficients],    w ~ N(0, 1) for natural pictures
+
+with B the orthonormal opponent-colour transform and the orthonormal two-dimensional DCT-II, and C
+the power law of the declared prior of pictures (`splitdeploy.attacks.leakage.prior`). A gradient
+step in w moves each frequency by what natural pictures vary there: the preconditioning that an
+optimiser in pixel coordinates, blind to the difference between a sky and a texture, lacks. The idea
+is that of feature visualisation (Olah et al. 2017, "decorrelated" and Fourier coordinates).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from splitdeploy.attacks.leakage.prior import NATURAL_IMAGES, ImagePrior
+
+GREY = 0.5
+"""The mean of the prior, in every channel."""
+
+
+class SpectralImage:
+    """The change of coordinates between white coefficients w and pixels.
+
+    Args:
+        shape: ``(c, h, w)`` of a picture.
+        exponent: Of the power law: 2 is that of natural pictures, smaller gives fine detail more
+            of each step.
+        dtype: In which to compute.
+
+    Attributes:
+        shape: As given.
+        deviation: ``[c, h, w]``: the standard deviation of each coefficient.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        *,
+        exponent: float = 2.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        law = replace(NATURAL_IMAGES, exponent=(exponent,) * 3)
+        prior = ImagePrior(shape, law)
+        self.shape = shape
+        self.deviation = prior.variance.sqrt().to(dtype)
+        self._transform = prior.transform(self.deviation)
+
+    def pixels(self, white: Tensor) -> Tensor:
+        """Pixels of white coefficients; differentiable.
+
+        Args:
+            white: ``[n, c, h, w]``.
+
+        Returns:
+            ``[n, c, h, w]``, on [0, 1] for most of what the prior thinks likely, not clamped.
+        """
+        return self._transform.inverse(white * self.deviation).view_as(white) + GREY
+
+    def white(self, pixels: Tensor) -> Tensor:
+        """White coefficients of pixels, the inverse of `pixels`.
+
+        Args:
+            pixels: ``[n, c, h, w]``.
+
+        Returns:
+            ``[n, c, h, w]``.
+        """
+        return self._transform.forward((pixels - GREY).flatten(1)) / self.deviation
+
+    def origin(self, images: int) -> Tensor:
+        """The mean of the prior, a grey picture, as white coefficients ``[images, c, h, w]``."""
+        return torch.zeros(images, *self.shape, dtype=self.deviation.dtype)
