@@ -70,6 +70,21 @@ def report_from_json(document: object) -> SweepReport:
     )
 
 
+def row_from_json(document: object) -> CutReport:
+    """One cut from its document, as it stands in ``cuts``.
+
+    Args:
+        document: What ``json.loads`` gave.
+
+    Returns:
+        The row.
+
+    Raises:
+        ReportError: A value in it is missing or of another type; the message names its JSON path.
+    """
+    return _cut(Node(document, document="cut"))
+
+
 def _texts(node: Node) -> tuple[str, ...]:
     return tuple(element.text() for element in node)
 

@@ -50,7 +50,7 @@ def report_to_json(report: SweepReport) -> dict[str, Any]:
         "result_bytes": report.result_bytes,
         "constraints": dict(vars(report.constraints)),
         "objective": dict(vars(report.objective)),
-        "cuts": [_cut(row) for row in report.cuts],
+        "cuts": [row_to_json(row) for row in report.cuts],
         "pareto": list(report.pareto),
         "recommendation": (
             recommendation_to_json(report.recommendation) if report.recommendation else None
@@ -94,7 +94,15 @@ def _place(place: PlaceInfo) -> dict[str, Any]:
     return dict(vars(place))
 
 
-def _cut(row: CutReport) -> dict[str, Any]:
+def row_to_json(row: CutReport) -> dict[str, Any]:
+    """The document of one cut, as it stands in ``cuts``.
+
+    Args:
+        row: What to write.
+
+    Returns:
+        Its document.
+    """
     cut, latency, strongest = row.cut, row.latency_s, row.strongest_attack
     return {
         "name": cut.name,

@@ -18,12 +18,13 @@ from typing import Any
 
 from splitdeploy.profiles.errors import OutputError, ReportError
 from splitdeploy.profiles.report import CutReport, SweepReport
-from splitdeploy.profiles.report_reader import report_from_json
-from splitdeploy.profiles.report_writer import report_to_json
+from splitdeploy.profiles.report_reader import report_from_json, row_from_json
+from splitdeploy.profiles.report_writer import report_to_json, row_to_json
 
 __all__ = [
     "check_schema", "cuts_csv", "dump_json", "read_report", "report_from_json", "report_schema",
-    "report_to_json", "write_atomically", "write_cuts_csv", "write_report",
+    "report_to_json", "row_from_json", "row_to_json", "write_atomically", "write_cuts_csv",
+    "write_report",
 ]  # fmt: skip
 
 REPORT_FILE = "report.json"

@@ -30,6 +30,8 @@ from splitdeploy.profiles.store import (
     report_from_json,
     report_schema,
     report_to_json,
+    row_from_json,
+    row_to_json,
     write_atomically,
     write_cuts_csv,
     write_report,
@@ -133,6 +135,12 @@ def test_a_report_survives_the_file(report: r.SweepReport) -> None:
     document = json.loads(dump_json(report))
     assert report_from_json(document) == report
     Draft202012Validator(report_schema()).validate(document)
+
+
+@given(row)
+@settings(max_examples=20)
+def test_a_row_survives_on_its_own(one: r.CutReport) -> None:
+    assert row_from_json(json.loads(json.dumps(row_to_json(one), allow_nan=False))) == one
 
 
 def test_the_schema_is_a_schema_and_holds_for_a_whole_report() -> None:
