@@ -9,9 +9,10 @@ head is the sum over the operators that its boundary needs::
     whole       ############################           ##########################
 
 What ONNX Runtime inserts only to hand a boundary out (a change of memory layout, ``reorder``) is
-charged to its own head alone. What no operator accounts for (dispatch, the call itself) is spread
-evenly over the operators. ``calibrate`` says how far such sums are from cuts timed whole, and
-``SegmentTimes.corrected`` applies it.
+charged to its own head alone. The operators add up to a run without
+the profiler: the difference, dispatch less what the profiler costs, is spread evenly over them.
+``calibrate`` says how far such sums are from cuts timed whole, and ``SegmentTimes.corrected``
+applies it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SegmentSums:
     """Seconds, run by run; in every run ``heads + tails == whole + handovers``.
 
     Attributes:
-        heads: Of each head, with its share of the overhead: ``[runs, boundaries]``.
+        heads: Of each head: ``[runs, boundaries]``.
         tails: Of each tail, likewise: ``[runs, boundaries]``.
         whole: Of the model without its boundaries: ``[runs]``.
         handovers: What only hands a boundary out, part of its head: ``[runs, boundaries]``.
@@ -59,14 +60,16 @@ class SegmentSums:
 class SegmentTimes:
     """The times of all cuts.
 
-    A median here is the sum of the operators' medians, so that the medians of head and tail add up
-    as their samples do, and a pause of the process in one operator of a run does not count.
+    A median here is the sum of the operators' medians, corrected alike, so that the medians of head
+    and tail add up as their samples do, and a pause of the process in one operator of a run does
+    not count.
 
     Attributes:
         heads: One for each boundary, in the order in which they were given.
         tails: One for each boundary.
         whole: The model without its boundaries.
-        overhead_s: The part of a run that no operator accounts for; it is in the others.
+        correction_s: What was added to the profiled operators of a run so that they add up to one
+            without the profiler; negative where it was taken off.
         typical: The sums over the operators' medians, as one run.
         samples: The sums run by run.
     """
@@ -74,20 +77,20 @@ class SegmentTimes:
     heads: tuple[Measurement, ...]
     tails: tuple[Measurement, ...]
     whole: Measurement
-    overhead_s: float
+    correction_s: float
     typical: SegmentSums
     samples: SegmentSums
 
     @classmethod
     def summarise(
-        cls, typical: SegmentSums, samples: SegmentSums, overhead_s: float
+        cls, typical: SegmentSums, samples: SegmentSums, correction_s: float
     ) -> SegmentTimes:
         """Medians from the typical run, everything else from the samples."""
         return cls(
             heads=_measurements(typical.heads, samples.heads),
             tails=_measurements(typical.tails, samples.tails),
             whole=_measurement(float(typical.whole[0]), samples.whole),
-            overhead_s=overhead_s,
+            correction_s=correction_s,
             typical=typical,
             samples=samples,
         )
@@ -101,12 +104,12 @@ class SegmentTimes:
                 the cut before everything.
 
         Returns:
-            Corrected times. The overhead stays as it was measured.
+            Corrected times. ``correction_s`` stays as it was.
         """
         return SegmentTimes.summarise(
             self.typical.scaled(head_ratio, tail_ratio),
             self.samples.scaled(head_ratio, tail_ratio),
-            self.overhead_s,
+            self.correction_s,
         )
 
 
@@ -165,7 +168,7 @@ def attribute(
         outputs: Those of the model's own outputs that lie in a boundary.
 
     Returns:
-        The times, with the overhead spread evenly over the operators.
+        The times of every head, every tail and the whole model.
 
     Raises:
         SessionError: A boundary value is neither an input nor an output of the graph.
@@ -181,10 +184,8 @@ def attribute(
     count = len(graph.nodes)
     core = _mask(graph, (set(graph.outputs) - crossing) | set(outputs))
     heads = np.array([_mask(graph, set(boundary)) for boundary in boundaries]).reshape(-1, count)
-    share_s = profile.overhead_s / max(1, count)
 
-    def sums(kernel_s: Array) -> SegmentSums:
-        charged = kernel_s + share_s
+    def sums(charged: Array) -> SegmentSums:
         return SegmentSums(
             heads=charged @ heads.T,
             tails=charged @ (core & ~heads).T,
@@ -192,8 +193,10 @@ def attribute(
             handovers=charged @ (heads & ~core).T,
         )
 
-    median_s = np.median(profile.kernel_s, axis=0, keepdims=True)
-    return SegmentTimes.summarise(sums(median_s), sums(profile.kernel_s), profile.overhead_s)
+    operator_s = profile.operator_s[None]
+    moved = operator_s - np.median(profile.kernel_s, axis=0)
+    samples = sums(np.maximum(profile.kernel_s + moved, 0.0))
+    return SegmentTimes.summarise(sums(operator_s), samples, profile.correction_s)
 
 
 def _mask(graph: Graph, values: set[str]) -> Array:
