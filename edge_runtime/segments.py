@@ -9,10 +9,9 @@ head is the sum over the operators that its boundary needs::
     whole       ############################           ##########################
 
 What ONNX Runtime inserts only to hand a boundary out (a change of memory layout, ``reorder``) is
-charged to its own head alone. The operators add up to a run without
-the profiler: the difference, dispatch less what the profiler costs, is spread evenly over them.
-``calibrate`` says how far such sums are from cuts timed whole, and ``SegmentTimes.corrected``
-applies it.
+charged to its own head alone. The operators add up to a run without the profiler: the difference,
+dispatch less what the profiler costs, is spread evenly over them. ``calibrate`` says how far such
+sums are from cuts timed whole, and ``SegmentTimes.corrected`` applies it.
 """
 
 from __future__ import annotations
