@@ -74,7 +74,8 @@ class LeakageRecord:
         gain: Mean over the images of (1/2d)·ln det(1 + J_prior^-½ I(x) J_prior^-½), in nats per
             input element: what the smashed data adds to the prior. Zero where nothing leaks.
         exact_fsinfo: FSInfo as published, without a prior; None where it is minus infinity,
-            because the head's Jacobian has not full rank.
+            because the head's Jacobian has not full rank, or where it was not computed, which
+            ``notes`` says.
         rank_at_most: An upper bound on the rank of the Jacobian, over all images.
         dimensions: Input elements, d.
         dfil: Diagonal Fisher information leakage, trace(I)/d, averaged over the images.
@@ -84,6 +85,10 @@ class LeakageRecord:
         noise: Where the noise comes from, in words.
         prior: The prior, in words.
         images: How many images stand behind the figures.
+        mse_lower_bound: What no attacker's mean squared error on [0, 1] falls below, if pictures
+            follow the prior; estimated from the images.
+        steps: Quadrature steps behind ``gain``; more narrow its error.
+        notes: What a reader has to know besides: a deadline that came, a rank that is not full.
     """
 
     fsinfo: Estimate
@@ -97,6 +102,9 @@ class LeakageRecord:
     noise: str
     prior: str
     images: int
+    mse_lower_bound: float | None = None
+    steps: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,9 @@ def _leakage(node: Node) -> LeakageRecord:
         noise=node["noise"].text(),
         prior=node["prior"].text(),
         images=node["images"].integer(),
+        mse_lower_bound=_optional_number(node, "mse_lower_bound"),
+        steps=_optional_integer(node, "steps") or 0,
+        notes=_optional_texts(node, "notes"),
     )
 
 

@@ -164,6 +164,7 @@ def _leakage(record: LeakageRecord) -> dict[str, Any]:
     document = dict(vars(record))
     for key in ("fsinfo", "gain", "exact_fsinfo", "dfil"):
         document[key] = _estimate(document[key])
+    document["notes"] = list(record.notes)
     return document
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from splitdeploy.profiles.errors import OutputError, ReportError
-from splitdeploy.profiles.report import CutReport, SweepReport
+from splitdeploy.profiles.report import CutReport, LeakageRecord, SweepReport
 from splitdeploy.profiles.report_reader import report_from_json, row_from_json
 from splitdeploy.profiles.report_writer import report_to_json, row_to_json
 
@@ -245,13 +245,12 @@ def _csv_row(row: CutReport) -> dict[str, object]:
             "energy_source": row.energy_j.source,
         }
     if row.leakage:
-        exact = row.leakage.exact_fsinfo
         line |= {
             "fsinfo": row.leakage.fsinfo.value,
             "fsinfo_standard_error": row.leakage.fsinfo.standard_error,
             "gain": row.leakage.gain.value,
             "gain_standard_error": row.leakage.gain.standard_error,
-            "exact_fsinfo": "-inf" if exact is None else exact.value,
+            "exact_fsinfo": _exact_fsinfo(row.leakage),
         }
     attack = row.strongest_attack
     if attack:
@@ -264,3 +263,11 @@ def _csv_row(row: CutReport) -> dict[str, object]:
     if row.baseline:
         line["baseline_ssim"] = row.baseline.ssim
     return line
+
+
+def _exact_fsinfo(record: LeakageRecord) -> float | str | None:
+    """The cell; empty where it may be finite but was not computed."""
+    if record.exact_fsinfo is not None:
+        return record.exact_fsinfo.value
+    uncomputed = any("not computed" in note for note in record.notes)
+    return None if uncomputed else "-inf"

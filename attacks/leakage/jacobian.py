@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from splitdeploy.attacks.leakage.adjoint import plain_adjoints
+from splitdeploy.attacks.leakage.rank import narrowest
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.profiles.errors import LeakageError
 
@@ -105,6 +106,21 @@ class HeadJacobian:
             else:
                 jacobian[:, :, i] = self.jvp(unit)
         return jacobian
+
+    def rank_bound(self, u: Tensor) -> Tensor:
+        """An upper bound on the rank of each image's Jacobian.
+
+        The rank is at most the number of elements with a gradient of any tensor that every path
+        from pixels to smashed data goes through: a bottleneck, or the pre-activations of a ReLU
+        that are positive.
+
+        Args:
+            u: Cotangents without zeros, in general position (random), ``[n, k]``.
+
+        Returns:
+            ``[n]``, int64.
+        """
+        return narrowest(self._output, self._leaf, u)
 
     def _check_features(self, again: Tensor) -> None:
         if self._output.grad_fn is None:

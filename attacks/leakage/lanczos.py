@@ -1,17 +1,17 @@
-"""ln det(1 + MᵀM) of a large operator from a few products, with a bracket around it.
+"""ln det of a large positive operator NᵀN from a few products, with a bracket around it.
 
 Stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017) by Golub-Kahan bidiagonalisation: with a
-probe z of entries ±1, ‖z‖² = d, the m-step bidiagonal B of M from z/‖z‖ gives
+probe z of entries ±1, the m-step bidiagonal B of N from z/‖z‖ gives
 
-    zᵀ ln(1 + MᵀM) z ≈ d·Σ_i w_i ln(1 + s_i²),    s_i singular values of B, w_i = V_{1i}²,
+    zᵀ ln(NᵀN) z ≈ ‖z‖²·Σ_i w_i ln(s_i²),    s_i singular values of B, w_i = V_{1i}²,
 
 which is Gauss quadrature. The logarithm's even derivatives are negative and its odd ones positive,
-so Gauss is an upper bound and Gauss-Radau with a node at the spectrum's lower end, 1, a lower
-bound (Golub and Meurant 2010, ch. 6). The Radau rule is that of the m by (m+1) bidiagonal.
+so Gauss is an upper bound, and Gauss-Radau with a node at or below the spectrum's lower end a lower
+bound (Golub and Meurant 2010, ch. 6).
 
-Bidiagonalising M, rather than running Lanczos on MᵀM, keeps singular values to a relative accuracy
-of the float type times ‖M‖ instead of its square root: in float32, with ‖M‖² of 1e10 or so, Lanczos
-on MᵀM has no digits left for the directions that nothing leaks about.
+Bidiagonalising N, rather than running Lanczos on NᵀN, keeps singular values to a relative accuracy
+of the float type times ‖N‖ instead of its square root: in float32, Lanczos on NᵀN would have no
+digits left for the directions that little leaks about.
 """
 
 from __future__ import annotations
@@ -41,85 +41,77 @@ class Bidiagonal:
     diagonal: NDArray[np.float64]
     upper: NDArray[np.float64]
 
-    def nodes(self, *, radau: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Nodes and weights of the quadrature for the spectral measure of MᵀM at the probe.
+    def log_mean(self, floor: float) -> LogMean:
+        """The mean of the logarithm over the spectral measure of NᵀN at the probe.
 
         Args:
-            radau: Gauss-Radau with a node at 0, else Gauss.
+            floor: A lower bound on the spectrum, positive.
 
         Returns:
-            Eigenvalues of MᵀM, and weights that sum to 1.
+            Its bracket, and the spread of the logarithms.
         """
-        m = len(self.diagonal)
+        gauss = self._tridiagonal()
+        upper, square = _log_moments(gauss, floor)
+        lower, lower_square = _log_moments(self._with_node(gauss, floor), floor)
+        variance = max(0.0, square - upper**2, lower_square - lower**2)
+        return LogMean(min(lower, upper), upper, math.sqrt(variance))
+
+    def _tridiagonal(self) -> NDArray[np.float64]:
         b = np.diag(self.diagonal) + np.diag(self.upper[:-1], 1)
-        if radau:
-            b = np.hstack([b, np.zeros((m, 1))])
-            b[-1, -1] = self.upper[-1]
-        _, s, vt = np.linalg.svd(b, full_matrices=True)
-        values = np.zeros(b.shape[1])
-        values[: len(s)] = s**2
-        return values, vt[:, 0] ** 2
+        return np.asarray(b.T @ b, np.float64)
 
-    def log_mean(self, *, scale: float = 1.0) -> LogMean:
-        """The mean of ln(1 + scale·λ) over the spectral measure: ln det per dimension, estimated.
+    def _with_node(self, gauss: NDArray[np.float64], node: float) -> NDArray[np.float64]:
+        """The tridiagonal one larger that has the node as an eigenvalue (Golub 1973)."""
+        m = len(gauss)
+        beta = float(self.diagonal[-1] * self.upper[-1])
+        last = np.zeros(m)
+        last[-1] = beta**2
+        # Nodes lie above the floor; where rounding put one on it, least squares still answers.
+        shift = np.linalg.lstsq(gauss - node * np.eye(m), last, rcond=None)[0][-1]
+        extended = np.zeros((m + 1, m + 1))
+        extended[:m, :m] = gauss
+        extended[m, m] = node + shift
+        extended[m, m - 1] = extended[m - 1, m] = beta
+        return extended
 
-        Args:
-            scale: A factor on MᵀM: one run serves every noise level.
 
-        Returns:
-            Value, half-width of the bracket, and spread of the logarithms.
-        """
-        upper, square = self._moments(scale, radau=False)
-        lower, square_lower = self._moments(scale, radau=True)
-        value = (upper + lower) / 2
-        spread = math.sqrt(max(0.0, max(square - upper**2, square_lower - lower**2)))
-        return LogMean(value, max(0.0, (upper - lower) / 2), spread)
-
-    def _moments(self, scale: float, *, radau: bool) -> tuple[float, float]:
-        values, weights = self.nodes(radau=radau)
-        logs = np.log1p(scale * values)
-        return float(weights @ logs), float(weights @ logs**2)
+def _log_moments(tridiagonal: NDArray[np.float64], floor: float) -> tuple[float, float]:
+    values, vectors = np.linalg.eigh(tridiagonal)
+    # Rounding alone puts a node below the floor.
+    logs = np.log(np.maximum(values, floor))
+    weights = vectors[0] ** 2
+    return float(weights @ logs), float(weights @ logs**2)
 
 
 @dataclass(frozen=True)
 class LogMean:
-    """(1/d)·ln det(1 + MᵀM) from one probe.
+    """The mean logarithm of an operator's eigenvalues, from one probe.
 
     Attributes:
-        value: The middle of the bracket.
-        half_width: Half of Gauss minus Gauss-Radau: the quadrature's error is at most that, for
-            this probe and in exact arithmetic.
+        lower: Gauss-Radau: at most what the probe's true quadratic form is, in exact arithmetic.
+        upper: Gauss: at least that.
         spread: Standard deviation of the eigenvalues' logarithms, from which the probe's error
             follows.
     """
 
-    value: float
-    half_width: float
+    lower: float
+    upper: float
     spread: float
 
-    def probe_error(self, d: int, probes: int = 1) -> float:
+    def probe_error(self, dimension: int) -> float:
         """A bound on the standard error that comes from random probes.
 
         The variance of zᵀFz with entries ±1 is 2·Σ_{i≠j} F_ij² = 2(‖F‖² − Σ F_ii²), at most
-        2(‖F‖² − (tr F)²/d) (Hutchinson 1990; Cauchy-Schwarz). With F the logarithm, both terms are
-        moments of the spectrum.
+        2(‖F‖² − (tr F)²/dimension) (Hutchinson 1990; Cauchy-Schwarz). With F the logarithm, both
+        terms are moments of the spectrum.
 
         Args:
-            d: The dimension.
-            probes: How many were averaged.
+            dimension: Of the space that the probe fills.
 
         Returns:
             The bound, for the mean per dimension.
         """
-        return math.sqrt(2.0 / (d * probes)) * self.spread
-
-
-@dataclass(frozen=True)
-class Step:
-    """Where a run stands after a step: a bidiagonal and the vectors' images for each row."""
-
-    bidiagonals: tuple[Bidiagonal, ...]
-    image: Tensor
+        return math.sqrt(2.0 / dimension) * self.spread
 
 
 def rademacher(n: int, d: int, *, seed: int, like: Tensor) -> Tensor:
@@ -138,19 +130,21 @@ def rademacher(n: int, d: int, *, seed: int, like: Tensor) -> Tensor:
     return (torch.randint(0, 2, (n, d), generator=generator) * 2 - 1).to(like)
 
 
-def bidiagonalise(forward: Product, adjoint: Product, probe: Tensor) -> Iterator[Step]:
+def bidiagonalise(
+    forward: Product, adjoint: Product, probe: Tensor
+) -> Iterator[tuple[Bidiagonal, ...]]:
     """Golub-Kahan bidiagonalisation of a block-diagonal operator, all blocks at once.
 
     Both bases are reorthogonalised in full. A block whose Krylov space is exhausted keeps its
     bidiagonal while the others go on.
 
     Args:
-        forward: M: ``[n, d]`` to ``[n, k]``, row by row.
-        adjoint: Mᵀ: ``[n, k]`` to ``[n, d]``.
+        forward: N: ``[n, d]`` to ``[n, k]``, row by row.
+        adjoint: Nᵀ: ``[n, k]`` to ``[n, d]``.
         probe: ``[n, d]``: the start of each block.
 
     Yields:
-        After each step, what was found so far; ends when every block is exhausted.
+        After each step, the bidiagonal of each block so far; ends when every block is exhausted.
     """
     n, d = probe.shape
     tiny = 8 * torch.finfo(probe.dtype).eps
@@ -176,10 +170,7 @@ def bidiagonalise(forward: Product, adjoint: Product, probe: Tensor) -> Iterator
         length = np.where((length < 0) & ended, steps, length)
         upper[-1, ended] = 0.0
         size_of = np.where(length < 0, steps, length)
-        yield Step(
-            tuple(Bidiagonal(diagonal[:m, i], upper[:m, i]) for i, m in enumerate(size_of)),
-            image,
-        )
+        yield tuple(Bidiagonal(diagonal[:m, i], upper[:m, i]) for i, m in enumerate(size_of))
 
 
 def _scaled(factor: NDArray[np.float64], rows: Tensor) -> Tensor:

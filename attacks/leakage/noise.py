@@ -131,7 +131,7 @@ class SnrNoise(Noise):
 
     def tensor_sigma(self, tensor: Tensor) -> float:
         """The standard deviation that makes the ratio."""
-        return root_mean_square(tensor) * 10.0 ** (-self.snr_db / 20.0)
+        return root_mean_square(tensor) * math.pow(10.0, -self.snr_db / 20.0)
 
     def describe(self) -> str:
         """The rule in a sentence."""

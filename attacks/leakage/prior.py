@@ -154,8 +154,8 @@ class _Transform:
         return torch.einsum("ij,njhw->nihw", self._colours, x)
 
     def inverse(self, coefficients: Tensor) -> Tensor:
-        """Coefficients ``[n, c, h, w]`` to pixels ``[n, d]``."""
-        x = torch.einsum("ji,njhw->nihw", self._colours, coefficients)
+        """Coefficients ``[n, c, h, w]`` or ``[n, d]`` to pixels ``[n, d]``."""
+        x = torch.einsum("ji,njhw->nihw", self._colours, coefficients.view(-1, *self._shape))
         return (self._rows.T @ x @ self._columns).flatten(1)
 
 

@@ -1,0 +1,164 @@
+"""What the smashed data adds to a prior: (1/2d)·ln det(1 + C^½ I(x) C^½), bracketed.
+
+Upper bounds: Gauss quadrature (see `lanczos`), and what an operator of bounded rank can have at
+most. Lower bounds: Gauss-Radau quadrature, and zero.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from splitdeploy.attacks.leakage.lanczos import LogMean, bidiagonalise, rademacher
+from splitdeploy.attacks.leakage.sides import Side, Whitened, input_side, output_side
+
+_TIGHT = 0.1
+"""A bracket narrower than this share of the error from elsewhere needs no further steps."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The gain of each image, in nats per input element.
+
+    Attributes:
+        lower: ``[n]``: at least that, up to the probes' error.
+        upper: ``[n]``: at most that, up to the probes' error.
+        probe_error: ``[n]``: a bound on the standard error from random probes.
+        side: ``input`` or ``output``: where it was computed.
+        steps: Quadrature steps that were made with the last probe.
+        probes: Probes that were used.
+    """
+
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    probe_error: NDArray[np.float64]
+    side: str
+    steps: int
+    probes: int
+
+    @property
+    def value(self) -> NDArray[np.float64]:
+        """The middle of each bracket: no other value has a smaller largest error."""
+        return (self.lower + self.upper) / 2
+
+    @property
+    def half_width(self) -> NDArray[np.float64]:
+        """Half of each bracket: the quadrature's error is at most that."""
+        return (self.upper - self.lower) / 2
+
+
+def measure_gain(
+    whitened: Whitened,
+    ranks: Tensor,
+    *,
+    steps: int,
+    probes: int,
+    seed: int,
+    ends: float | None = None,
+) -> Gain:
+    """The gain of each image, by quadrature on the side where Hadamard's bound is smaller.
+
+    Args:
+        whitened: The head's Jacobian in white coordinates.
+        ranks: ``[n]``: an upper bound on each image's rank.
+        steps: At most so many quadrature steps a probe.
+        probes: How many probes, averaged.
+        seed: Of the probes.
+        ends: The reading of ``time.perf_counter`` at which it should be done; one step is made
+            in any case.
+
+    Returns:
+        Brackets and probe errors.
+    """
+    side = min(
+        (input_side(whitened), output_side(whitened, seed=seed + 1)),
+        key=lambda s: float(s.hadamard.sum()),
+    )
+    d = whitened.jacobian.inputs
+    size = side.dimensions.double().cpu().numpy()
+    base = side.hadamard.cpu().numpy()
+    found: list[list[LogMean]] = []
+    made = steps
+    for i in range(probes):
+        if found and ends is not None and time.perf_counter() > ends:
+            break
+        made, logs = _quadrature(side, steps=steps, seed=seed + 2 + i, ends=ends)
+        found.append(logs)
+    lower = np.mean([[log.lower for log in logs] for logs in found], axis=0)
+    upper = np.mean([[log.upper for log in logs] for logs in found], axis=0)
+    errors = [
+        max(logs[image].probe_error(max(int(size[image]), 1)) for logs in found)
+        for image in range(len(size))
+    ]
+    ceiling = np.array([
+        rank_ceiling(means, int(rank))
+        for means, rank in zip(_white_diagonal(whitened), ranks.tolist(), strict=True)
+    ])  # fmt: skip
+    high = np.maximum(np.minimum((base + size * upper) / (2 * d), ceiling), 0.0)
+    low = np.minimum(np.maximum((base + size * lower) / (2 * d), 0.0), high)
+    error = size * np.array(errors) / (2 * d) / np.sqrt(len(found))
+    return Gain(low, high, error, side.name, made, len(found))
+
+
+def _quadrature(
+    side: Side, *, steps: int, seed: int, ends: float | None
+) -> tuple[int, list[LogMean]]:
+    n, dimension = side.scale.shape
+    probe = rademacher(n, dimension, seed=seed, like=side.scale) * side.active
+    # 1 + G ⪰ 1, so the preconditioned operator's spectrum starts no lower than the least 1/P.
+    floors = (1.0 / side.scale.double()).amin(dim=1).tolist()
+    size = side.dimensions.clamp_min(1).tolist()
+    logs: list[LogMean] = []
+    started, made = time.perf_counter(), 0
+    for bidiagonals in bidiagonalise(side.stacked, side.stacked_adjoint, probe):
+        made += 1
+        logs = [b.log_mean(floor) for b, floor in zip(bidiagonals, floors, strict=True)]
+        tight = all(
+            log.upper - log.lower < _TIGHT * log.probe_error(m)
+            for log, m in zip(logs, size, strict=True)
+        )
+        now = time.perf_counter()
+        late = ends is not None and now + (now - started) / made > ends
+        if made >= steps or tight or late:
+            break
+    return made, logs
+
+
+def _white_diagonal(whitened: Whitened) -> Tensor:
+    """diag(C^½ I C^½) averaged over rings, for each image and coefficient: ``[n, d]`` float64."""
+    squares = (whitened.probes * whitened.half).double().square().mean(dim=0)
+    sums = squares.new_zeros(len(squares), len(whitened.ring_size))
+    means = sums.index_add_(1, whitened.ring, squares) / whitened.ring_size.clamp_min(1)
+    return means[:, whitened.ring]
+
+
+def rank_ceiling(diagonal: Tensor, rank: int) -> float:
+    """The most that (1/2d)·ln det(1 + G) can be, given G's diagonal and a bound on its rank.
+
+    With p the diagonal and W = p^-½ G p^-½, trace W = d, the eigenvalues of G are log-majorised by
+    p_i·w_i, both sorted (Horn), so that Σ ln(1 + λ_i) ≤ Σ_{i ≤ rank} ln(1 + p_i w_i); the largest
+    that any w of sum d makes of it is found by water-filling.
+
+    Args:
+        diagonal: ``[d]`` float64, positive where G is not zero.
+        rank: An upper bound on the rank.
+
+    Returns:
+        The ceiling in nats per input element.
+    """
+    d = len(diagonal)
+    p = torch.sort(diagonal, descending=True).values[: max(0, min(rank, d))]
+    p = p[p > 0]
+    if len(p) == 0:
+        return 0.0
+    # Σ max(0, level − 1/p_i) = d over the m largest p; the level must exceed 1/p_m.
+    inverse = 1.0 / p
+    count = torch.arange(1, len(p) + 1, dtype=torch.float64, device=p.device)
+    level = (d + inverse.cumsum(0)) / count
+    m = int((level > inverse).sum())
+    return float((level[m - 1] * p[:m]).log().sum()) / (2 * d)
