@@ -36,9 +36,9 @@ def measure_leakage(
 ) -> LeakageRecord:
     """What the smashed data of a head says about its pictures, by Fisher information.
 
-    The standard error of ``fsinfo`` and ``gain`` combines, in squares, that over the images (which
-    holds the probes' error too; with one image the bound on the probes' error alone) and the
-    quadrature's, taken as uniform over its bracket: half-width/√3.
+    The standard error of ``fsinfo`` and ``gain`` combines, in squares, that over the images (at
+    least the bound on the probes' error, which is all there is for one image) and the quadrature's,
+    taken as uniform over its bracket: half-width/√3.
 
     Args:
         head: From pixels, in eval mode.
@@ -129,7 +129,8 @@ def _estimate(gain: Gain) -> Estimate:
     n = len(gain.value)
     quadrature = float(gain.half_width.mean()) / math.sqrt(3.0)
     over_images = float(gain.value.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-    sampling = over_images or float(gain.probe_error.mean()) / math.sqrt(n)
+    # Few images may agree by chance; the probes' own error is there all the same.
+    sampling = max(over_images, float(gain.probe_error.mean()) / math.sqrt(n))
     return Estimate(float(gain.value.mean()), math.hypot(sampling, quadrature))
 
 
