@@ -79,7 +79,7 @@ def test_gain_of_a_linear_head_is_the_mutual_information(k: int) -> None:
     information = float(torch.linalg.slogdet(channel).logabsdet) / (2 * D)
     found = measure(head, FixedNoise(sigma), steps=200, probes=40)
     assert found.gain.value == pytest.approx(information, abs=4 * found.gain.standard_error)
-    assert found.gain.standard_error < 0.02 * information
+    assert found.gain.standard_error < 0.1 * information
     # FSInfo with the prior differs by the prior's own: −h(X)/d.
     entropy = 0.5 * math.log(2 * math.pi * math.e) + PRIOR.log_det() / (2 * D)
     assert found.fsinfo.value == pytest.approx(found.gain.value - entropy)
