@@ -1,0 +1,148 @@
+"""A bundle: the cut model as files that a device and a server can check before they load a byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import ModelProto
+from onnx.external_data_helper import load_external_data_for_model
+
+from splitdeploy.cloud_runtime.triton_repository import write_model
+from splitdeploy.partitioner.digest import file_sha256
+from splitdeploy.partitioner.slicing import Halves
+from splitdeploy.profiles.cut import CutPoint
+from splitdeploy.profiles.store import write_atomically
+
+SCHEMA_VERSION = 1
+_PROTOBUF_LIMIT = 1_900_000_000
+"""Protocol buffers end at 2 GiB; weights beyond this go into a file of their own."""
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """What a manifest says beside its files.
+
+    Attributes:
+        model: The model's name.
+        cut: The cut, its tensors as they are sent.
+        precision: Of the payload.
+        verification: The verdict on this cut, as in the report.
+        leakage: The leakage record, as in the report; None where none was measured.
+    """
+
+    model: str
+    cut: CutPoint
+    precision: str
+    verification: Mapping[str, Any] | None
+    leakage: Mapping[str, Any] | None
+
+
+def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts) -> Path:
+    """Write a bundle; an older one of the same name is replaced once the new one is whole.
+
+    Args:
+        folder: Where it goes.
+        halves: Head and tail with their codec.
+        weights: The folder that their weights' files lie in.
+        facts: What the manifest says of them.
+
+    Returns:
+        The folder.
+    """
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        _write_model(halves.head, weights, aside / "head.onnx")
+        _write_model(halves.tail, weights, aside / "tail.onnx")
+        served = served_name(facts.model, facts.cut.name)
+        write_model(aside / "triton" / served, served, aside / "tail.onnx", _specs(halves.tail))
+        manifest = _manifest(aside, halves, facts, served)
+        write_atomically(aside / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        aside.replace(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def served_name(model: str, cut: str) -> str:
+    """The name under which a server offers the tail: letters, digits and ``_`` alone.
+
+    Args:
+        model: The model's name.
+        cut: The cut's name.
+
+    Returns:
+        Such as ``resnet18_layer2_1_tail``.
+    """
+    text = f"{model}_{cut}_tail"
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)
+
+
+def _write_model(model: ModelProto, weights: Path, path: Path) -> None:
+    whole = ModelProto()
+    whole.CopyFrom(model)
+    load_external_data_for_model(whole, str(weights))
+    large = sum(len(tensor.raw_data) for tensor in whole.graph.initializer) > _PROTOBUF_LIMIT
+    onnx.save_model(whole, str(path), save_as_external_data=large, location=f"{path.stem}.weights")
+
+
+def _specs(model: ModelProto) -> dict[str, list[dict[str, Any]]]:
+    """Inputs and outputs as a server's configuration wants them; -1 for the batch."""
+    return {"inputs": _values(model.graph.input), "outputs": _values(model.graph.output)}
+
+
+def _values(infos: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": info.name,
+            "dtype": onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type).name,
+            "shape": [
+                size.dim_value if size.HasField("dim_value") else -1
+                for size in info.type.tensor_type.shape.dim
+            ],
+        }
+        for info in infos
+    ]
+
+
+def _manifest(folder: Path, halves: Halves, facts: BundleFacts, served: str) -> dict[str, Any]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": facts.model,
+        "served_name": served,
+        "cut": facts.cut.name,
+        "tensors": [
+            {
+                "name": tensor.name,
+                "shape": list(tensor.shape),
+                "dtype": tensor.dtype,
+                "bytes": tensor.bytes,
+            }
+            for tensor in facts.cut.tensors
+        ],
+        "payload_bytes": facts.cut.payload_bytes,
+        "head": _specs(halves.head),
+        "tail": _specs(halves.tail),
+        "precision": facts.precision,
+        "codec": {"fp32": "none", "fp16": "cast", "int8": "quantize-linear"}[facts.precision],
+        "guard_noise": None,
+        "verification": facts.verification,
+        "leakage": facts.leakage,
+        "files": {
+            path.relative_to(folder).as_posix(): {
+                "sha256": file_sha256(path),
+                "bytes": path.stat().st_size,
+            }
+            for path in files
+        },
+    }

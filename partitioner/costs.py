@@ -1,0 +1,159 @@
+"""What a cut costs: the stages of its latency, the device's energy and memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from splitdeploy.profiles.device import DeviceProfile
+from splitdeploy.profiles.simulate import simulate_latency
+
+from splitdeploy.edge_runtime.segments import SegmentTimes
+from splitdeploy.partitioner.codec import PRECISIONS
+from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint, item_bytes
+from splitdeploy.profiles.kernel import KernelGroup
+from splitdeploy.profiles.measurement import Measurement, Source
+from splitdeploy.profiles.network import NetworkProfile
+from splitdeploy.profiles.power import compute_energy_j, radio_energy_j
+from splitdeploy.profiles.report import Energy, StageLatency
+
+NOTHING = Measurement.single(0.0, "predicted")
+
+
+@dataclass(frozen=True)
+class Sides:
+    """How long each half of a cut computes."""
+
+    edge: Measurement
+    cloud: Measurement
+
+
+def simulated(
+    groups: Sequence[KernelGroup], device: DeviceProfile, precision: str, power_mode: str | None
+) -> Measurement:
+    """The simulated time of one half.
+
+    Args:
+        groups: Its fused kernels.
+        device: What it runs on.
+        precision: What it computes in.
+        power_mode: By name; None for the device's default.
+
+    Returns:
+        The median, and the 95th percentile by the device model's error.
+    """
+    if not groups:
+        return NOTHING
+    found = simulate_latency(groups, device, precision=precision, power_mode=power_mode)
+    return Measurement.single(found.latency_s, device.latency_source, found.p95_s)
+
+
+def measured(times: SegmentTimes, boundary: int | None, *, side: str) -> Measurement:
+    """The measured time of one half, out of the times of all.
+
+    Args:
+        times: Of a profiled run.
+        boundary: The cut's place; None for the whole model on this side.
+        side: ``head`` or ``tail``.
+
+    Returns:
+        Its time.
+    """
+    if boundary is None:
+        return times.whole
+    return (times.heads if side == "head" else times.tails)[boundary]
+
+
+def stage_latency(
+    cut: CutPoint, sides: Sides, network: NetworkProfile, result_bytes: int
+) -> StageLatency:
+    """All stages of one inference, until the device has the result.
+
+    On the edge alone nothing is waited for on the network.
+
+    Args:
+        cut: Its tensors as they are sent.
+        sides: The times of its halves.
+        network: Between them.
+        result_bytes: What comes back.
+
+    Returns:
+        The stages and their sum. The sum's 95th percentile takes the stages as independent: their
+        distances from the median add in squares.
+    """
+    up = down = NOTHING
+    if cut.name != EDGE_ONLY:
+        up = Measurement.single(network.uplink_s(cut.payload_bytes), "predicted")
+        down = Measurement.single(network.downlink_s(result_bytes), "predicted")
+    stages = (sides.edge, up, sides.cloud, down)
+    median = sum(stage.median for stage in stages)
+    tail = math.sqrt(sum((stage.p95 - stage.median) ** 2 for stage in stages))
+    total = Measurement.single(median, _weakest(stages), median + tail)
+    return StageLatency(sides.edge, up, sides.cloud, down, total)
+
+
+def _weakest(stages: Sequence[Measurement]) -> Source:
+    """The source of a sum: measured only if all of it was."""
+    sources = {stage.source for stage in stages if stage.median > 0}
+    for source in ("simulated", "predicted", "published"):
+        if source in sources:
+            return source
+    return "measured"
+
+
+def energy(
+    cut: CutPoint,
+    latency: StageLatency,
+    device: DeviceProfile,
+    power_mode: str | None,
+    network: NetworkProfile,
+    result_bytes: int,
+) -> Energy:
+    """What one inference costs the device.
+
+    Args:
+        cut: Its tensors as they are sent.
+        latency: Its stages.
+        device: A device with a power model.
+        power_mode: By name; None for the device's default.
+        network: Whose radio model applies.
+        result_bytes: What comes back.
+
+    Returns:
+        Joules for computing and for the radio, and their sum.
+    """
+    compute = compute_energy_j(device, latency.edge.median, power_mode=power_mode)
+    radio = 0.0
+    if cut.name != EDGE_ONLY:
+        radio = radio_energy_j(network, cut.payload_bytes, result_bytes)
+    return Energy(compute, radio, compute + radio, device.latency_source)
+
+
+def edge_memory_bytes(cut: CutPoint, precision: str) -> int:
+    """What the head occupies: its weights and the most activations that are alive at once.
+
+    Args:
+        cut: The cut.
+        precision: What the head computes in.
+
+    Returns:
+        Bytes; an engine's workspace and the runtime itself come on top.
+    """
+    if cut.name == CLOUD_ONLY:
+        return 0
+    size = item_bytes(PRECISIONS[precision])
+    return cut.head_parameters * size + cut.head_peak_activation_bytes * size // 4
+
+
+def uplink_needed_bps(cut: CutPoint, fps: float | None) -> float | None:
+    """What a stream of inferences needs of the uplink.
+
+    Args:
+        cut: Its tensors as they are sent.
+        fps: Inferences a second; None where there is no stream.
+
+    Returns:
+        Bits per second, or None.
+    """
+    return None if fps is None else cut.payload_bytes * 8 * fps

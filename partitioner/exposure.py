@@ -1,0 +1,125 @@
+"""What every cut gives away: leakage and an attack, one cut after the other, within the budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from splitdeploy.attacks.baselines import best_baseline
+from splitdeploy.attacks.leakage.noise import Noise, noise_named
+from splitdeploy.attacks.leakage.prior import ImagePrior, default_prior
+from splitdeploy.partitioner import privacy
+from splitdeploy.partitioner.deployed import observe
+from splitdeploy.partitioner.options import ProfileOptions
+from splitdeploy.partitioner.plan import Plan
+from splitdeploy.partitioner.progress import Reporter
+from splitdeploy.partitioner.state import State
+from splitdeploy.partitioner.sweep import guarded
+from splitdeploy.profiles.cut import CutPoint
+from splitdeploy.profiles.errors import AttackError
+from splitdeploy.profiles.report import Baseline, CutReport
+
+_PICTURE_COST = 2e7
+"""What handling the pictures costs beside the head's MACs, in MACs."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the cuts of a sweep share."""
+
+    plan: Plan
+    options: ProfileOptions
+    pixels: Tensor
+    noise: Noise
+    prior: ImagePrior
+    baseline: Baseline
+    run: Path
+
+
+def expose_cuts(
+    plan: Plan,
+    rows: Sequence[CutReport],
+    options: ProfileOptions,
+    state: State,
+    run: Path,
+    ends_at: float,
+    reporter: Reporter,
+) -> list[CutReport]:
+    """Measure the leakage of every exported head, and attack it.
+
+    Every finished row is written at once; what an interrupted sweep had finished is taken up.
+
+    Args:
+        plan: The model, its cuts and its export.
+        rows: As far as they are.
+        options: Precision, noise and seed.
+        state: Where finished rows are kept.
+        run: The run folder.
+        ends_at: When all of it must be done, by ``time.perf_counter``.
+        reporter: Told as it goes.
+
+    Returns:
+        The rows with leakage, attacks and baseline.
+
+    Raises:
+        AttackError: The model's input is no picture.
+    """
+    if plan.pixels is None:
+        raise AttackError("expected a model of pictures to attack; use --no-privacy for others")
+    pixels = torch.from_numpy(plan.pixels)
+    prior = default_prior((pixels.shape[1], pixels.shape[2], pixels.shape[3]))
+    noise = noise_named(options.noise)
+    job = _Job(plan, options, pixels, noise, prior, best_baseline(pixels), run)
+    done = _finished(rows, state)
+    pending = [place for place, row in enumerate(rows) if row.cut.index not in done]
+    reporter.stage("leakage and attacks", max(1, len(pending)))
+    for nth, place in enumerate(pending):
+        cost = [rows[later].cut.head_macs + _PICTURE_COST for later in pending[nth:]]
+        share = privacy.shares(cost, max(0.5, ends_at - time.perf_counter()))[0]
+        row = guarded(rows[place], partial(_exposed, job, plan.cuts[place], share))
+        state.save(row)
+        done[row.cut.index] = row
+        reporter.advance()
+    return [done[row.cut.index] for row in rows]
+
+
+def _finished(rows: Sequence[CutReport], state: State) -> dict[int, CutReport]:
+    """The rows that an interrupted sweep had finished, with the costs of this one."""
+    done = {}
+    for row in rows:
+        stored = state.load(row.cut.index)
+        if stored is not None and stored.error is None:
+            done[row.cut.index] = replace(
+                row, leakage=stored.leakage, attacks=stored.attacks, baseline=stored.baseline
+            )
+    return done
+
+
+def _exposed(job: _Job, cut: CutPoint, share: privacy.Share, row: CutReport) -> CutReport:
+    head = job.plan.pixel_head(cut)
+    if head is None:
+        raise AttackError(f"{job.plan.model.name} has no torch graph to take gradients from")
+    seed = job.options.seed
+    leaked = privacy.leakage(
+        head,
+        job.pixels,
+        noise=job.noise,
+        prior=job.prior,
+        deadline_s=share.leakage_s,
+        seed=seed,
+    )
+    seen = observe(job.plan, cut, row.cut, job.options.precision)
+    record, found = privacy.attack(head, seen, job.pixels, deadline_s=share.attack_s, seed=seed)
+    picture = privacy.write_picture(job.run, cut.name, record.name, job.pixels, found)
+    return replace(
+        row,
+        leakage=leaked,
+        attacks=(replace(record, picture=picture),),
+        baseline=job.baseline,
+    )

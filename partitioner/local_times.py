@@ -1,0 +1,62 @@
+"""The halves of all cuts timed on this machine, in one profiled run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from splitdeploy.edge_runtime.calibration import Calibration, SlicedCut, calibrate
+from splitdeploy.edge_runtime.segments import SegmentTimes, time_segments
+from splitdeploy.partitioner.plan import Plan
+from splitdeploy.partitioner.progress import Reporter
+from splitdeploy.partitioner.slicing import write_slice
+from splitdeploy.profiles.cut import CutPoint
+
+
+@dataclass(frozen=True)
+class LocalTimes:
+    """The times of all cuts on this machine, and how far they are from cuts timed whole."""
+
+    times: SegmentTimes
+    check: Calibration | None
+    boundaries: Mapping[str, int]
+
+
+def time_locally(plan: Plan, reporter: Reporter, budget_s: float) -> LocalTimes:
+    """Time every half on this machine, in one profiled run, and check two cuts whole.
+
+    Args:
+        plan: The model, its cuts and its export.
+        reporter: Told as it goes.
+        budget_s: Seconds for the profiled run and as many for the check.
+
+    Returns:
+        The times, corrected by what the check found where it was steady.
+    """
+    reporter.stage("timing on this machine", 2)
+    inner = [cut for cut in plan.cuts if not cut.is_end]
+    boundaries = [[tensor.name for tensor in cut.tensors] for cut in inner]
+    crossing = {name for boundary in boundaries for name in boundary}
+    results = [name for name in plan.exported.results if name in crossing]
+    times = time_segments(
+        plan.exported.path, boundaries, plan.one(), outputs=results, budget_s=budget_s
+    )
+    reporter.advance()
+    places = sorted({len(inner) // 3, 2 * len(inner) // 3} - {len(inner)})
+    check = None
+    if inner:
+        sliced = [_sliced(plan, inner[place], place) for place in places]
+        check = calibrate(times, sliced, plan.one(), budget_s=budget_s / (2 * len(sliced)))
+        if check.stable:
+            times = times.corrected(check.head_ratio, check.tail_ratio)
+    reporter.advance()
+    return LocalTimes(times, check, {cut.name: place for place, cut in enumerate(inner)})
+
+
+def _sliced(plan: Plan, cut: CutPoint, place: int) -> SlicedCut:
+    halves, whole = plan.slicer.cut(cut), plan.exported.path
+    return SlicedCut(
+        place,
+        write_slice(halves.head, whole, f"timed{place}.head.onnx"),
+        write_slice(halves.tail, whole, f"timed{place}.tail.onnx"),
+    )

@@ -1,0 +1,56 @@
+"""What a sweep is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from splitdeploy.profiles.network import NETWORKS, NetworkProfile
+from splitdeploy.profiles.report import Constraints, Objective
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """The settings of one sweep.
+
+    Attributes:
+        model: A torchvision name, ``package.module:factory``, a ``.pt2`` or an ``.onnx`` file.
+        device: ``local`` or a device profile's name; resolved, not an alias.
+        cloud: ``local`` or a device profile's name.
+        precision: What the edge computes and sends in: ``fp32``, ``fp16`` or ``int8``.
+        power_mode: Of the edge, by name; None for its default.
+        network: Between edge and cloud.
+        cuts: ``block``, ``layer``, ``op``, or names with commas between them.
+        weights: ``auto``, ``none`` or a file.
+        input_shape: Without the batch; None for the model's own.
+        images: A folder; None for the photographs that scikit-image carries.
+        image_count: How many pictures are verified, measured and attacked.
+        budget_s: Seconds that the whole sweep may take; attacks get what the rest leaves.
+        privacy: Whether leakage is measured and attacks are run.
+        noise: What the smashed data carries: a precision, ``snr:DB`` or ``sigma:VALUE``.
+        fps: Inferences a second of a stream; None where there is none.
+        constraints: Hard limits.
+        objective: What to minimise.
+        seed: Of everything random.
+        resume: Whether to go on where an interrupted sweep of the same settings stopped.
+    """
+
+    model: str
+    device: str = "jetson-orin-nano"
+    cloud: str = "t4"
+    precision: str = "fp16"
+    power_mode: str | None = None
+    network: NetworkProfile = NETWORKS["wifi"]
+    cuts: str = "block"
+    weights: str = "auto"
+    input_shape: tuple[int, ...] | None = None
+    images: Path | None = None
+    image_count: int = 4
+    budget_s: float = 60.0
+    privacy: bool = True
+    noise: str = "snr:40"
+    fps: float | None = None
+    constraints: Constraints = Constraints()
+    objective: Objective = Objective()
+    seed: int = 0
+    resume: bool = False

@@ -1,0 +1,204 @@
+"""Everything that a sweep needs before it looks at its first cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+from numpy.typing import NDArray
+from torch import Tensor
+
+from splitdeploy.attacks.images import load_photographs
+from splitdeploy.attacks.pixel_head import PixelHead
+from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
+from splitdeploy.partitioner.codec import sent_tensors
+from splitdeploy.partitioner.cuts import GRAINS, find_cuts, find_named_cuts
+from splitdeploy.partitioner.export import ExportedModel, boundary_values, export_onnx
+from splitdeploy.partitioner.graph import TracedGraph
+from splitdeploy.partitioner.head_module import torch_head
+from splitdeploy.partitioner.models import LoadedModel
+from splitdeploy.partitioner.onnx_graph import import_onnx, read_onnx_graph
+from splitdeploy.partitioner.slicing import Slicer
+from splitdeploy.partitioner.verify import compare
+from splitdeploy.profiles.cut import CLOUD_ONLY, CutPoint
+from splitdeploy.profiles.report import Verification
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A model that is cut on paper: its graph, its cuts, its one export, and what it is tried on.
+
+    Attributes:
+        model: The loaded model.
+        graph: Its traced graph.
+        cuts: With the two ends; tensors as the model computes them.
+        sent: The same cuts with the tensors as they are sent.
+        exported: The whole model in ONNX.
+        slicer: Slices it.
+        pixels: Pictures ``[n, c, h, w]`` on [0, 1]; None where the input is no picture.
+        feeds: The model's inputs, normalised, by name.
+        expected: What the whole exported model puts out on them, in order.
+        whole: The exported model against the torch model, on the same inputs.
+        image_source: Where the pictures come from, in words.
+    """
+
+    model: LoadedModel
+    graph: TracedGraph
+    cuts: tuple[CutPoint, ...]
+    sent: tuple[CutPoint, ...]
+    exported: ExportedModel
+    slicer: Slicer
+    pixels: NDArray[np.float32] | None
+    feeds: dict[str, Array]
+    expected: tuple[Array, ...]
+    whole: Verification | None
+    image_source: str
+
+    @property
+    def images(self) -> int:
+        """How many inputs it is tried on."""
+        return len(next(iter(self.feeds.values())))
+
+    @property
+    def result_bytes(self) -> int:
+        """What the downlink carries for one inference."""
+        return self.cuts[-1].payload_bytes
+
+    def one(self) -> dict[str, Array]:
+        """The first input alone, for timing."""
+        return {name: value[:1] for name, value in self.feeds.items()}
+
+    def pixel_head(self, cut: CutPoint) -> PixelHead | None:
+        """The torch head of a cut, from pixels; None without a torch graph or a picture."""
+        if self.pixels is None or self.model.onnx_path is not None:
+            return None
+        if cut.name == CLOUD_ONLY:
+            head: torch.nn.Module = torch.nn.Identity()
+        else:
+            names = [tensor.name for tensor in cut.tensors]
+            head = torch_head(self.model.trace.program, names)
+        return PixelHead(head, self.model.input.mean, self.model.input.std).eval()
+
+
+def model_graph(model: LoadedModel) -> TracedGraph:
+    """The graph that cuts are sought in.
+
+    Args:
+        model: A loaded model.
+
+    Returns:
+        Its traced graph; for an ``.onnx`` file, that of the file.
+    """
+    return read_onnx_graph(model.onnx_path) if model.onnx_path else model.trace.graph
+
+
+def choose_cuts(graph: TracedGraph, cuts: str) -> tuple[CutPoint, ...]:
+    """The cuts that a text asks for, with the two ends.
+
+    Args:
+        graph: The traced graph.
+        cuts: A grain, ``all`` (every operation), or names with commas between them.
+
+    Returns:
+        The cuts, in the order of execution.
+    """
+    grain = "op" if cuts == "all" else cuts
+    if grain in GRAINS:
+        return find_cuts(graph, grain)
+    return find_named_cuts(graph, [name.strip() for name in cuts.split(",") if name.strip()])
+
+
+def make_plan(
+    model: LoadedModel,
+    *,
+    cuts: str,
+    precision: str,
+    images: Path | None,
+    image_count: int,
+    seed: int,
+    folder: Path,
+) -> Plan:
+    """Trace, find the cuts, read the pictures, and export once.
+
+    Args:
+        model: A loaded model.
+        cuts: As `choose_cuts` takes it.
+        precision: Of the payload.
+        images: A folder of pictures; None for scikit-image's photographs.
+        image_count: How many of them.
+        seed: Places the crops of the photographs.
+        folder: Where the export is written.
+
+    Returns:
+        The plan.
+    """
+    graph = model_graph(model)
+    chosen = choose_cuts(graph, cuts)
+    pixels, source = _pictures(model, images, image_count, seed)
+    values = boundary_values(chosen)
+    exported = (
+        import_onnx(model.onnx_path, values, folder)
+        if model.onnx_path
+        else export_onnx(model.trace, values, folder)
+    )
+    feeds = _feeds(model, exported, pixels)
+    with OnnxRuntimeSession(exported.path) as session:
+        everything = session.run(feeds)
+    expected = tuple(everything[name] for name in exported.results)
+    return Plan(
+        model=model,
+        graph=graph,
+        cuts=chosen,
+        sent=tuple(sent_tensors(cut, precision) for cut in chosen),
+        exported=exported,
+        slicer=Slicer(exported),
+        pixels=pixels,
+        feeds=feeds,
+        expected=expected,
+        whole=_against_torch(model, list(feeds.values()), expected),
+        image_source=source,
+    )
+
+
+def _pictures(
+    model: LoadedModel, images: Path | None, count: int, seed: int
+) -> tuple[NDArray[np.float32] | None, str]:
+    if not model.input.is_image:
+        return None, "the model's example inputs"
+    _, channels, height, width = model.input.shape
+    found = load_photographs(
+        images or "photos", shape=(channels, height, width), count=count, seed=seed
+    )
+    return found.pixels, found.source
+
+
+def _feeds(
+    model: LoadedModel, exported: ExportedModel, pixels: NDArray[np.float32] | None
+) -> dict[str, Array]:
+    if pixels is not None:
+        batch = pixels if exported.dynamic_batch else pixels[:1]
+        return {exported.inputs[0]: model.input.normalise(batch)}
+    flat = [leaf for leaf in pytree.tree_leaves(model.example) if isinstance(leaf, Tensor)]
+    return {name: leaf.numpy() for name, leaf in zip(exported.inputs, flat, strict=True)}
+
+
+def _against_torch(
+    model: LoadedModel, inputs: Sequence[Array], expected: Sequence[Array]
+) -> Verification | None:
+    """The exported model against the torch model; None where there is no torch module."""
+    if model.module is None:
+        return None
+    leaves, spec = pytree.tree_flatten(model.example)
+    given = iter(inputs)
+    filled = [torch.from_numpy(next(given)) if isinstance(x, Tensor) else x for x in leaves]
+    with torch.no_grad():
+        results = model.module(*pytree.tree_unflatten(filled, spec))
+    flat = [leaf.numpy() for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]
+    return compare(flat, expected, len(inputs[0]))

@@ -1,0 +1,124 @@
+"""What the smashed data of one cut gives away: its leakage, and an attack on the exported head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from splitdeploy.attacks.base import Progress, run_attack
+from splitdeploy.attacks.leakage.measure import measure_leakage
+from splitdeploy.attacks.leakage.noise import Noise
+from splitdeploy.attacks.leakage.prior import ImagePrior
+from splitdeploy.attacks.least_squares import LeastSquares
+from splitdeploy.attacks.pictures import save_comparison
+from splitdeploy.attacks.pixel_head import PixelHead
+from splitdeploy.attacks.rmle import Rmle
+from splitdeploy.attacks.target import AttackTarget
+from splitdeploy.profiles.report import AttackRecord, LeakageRecord
+
+
+@dataclass(frozen=True)
+class Share:
+    """Seconds that one cut may take for its leakage and for its attack."""
+
+    leakage_s: float
+    attack_s: float
+
+
+def shares(costs: Sequence[float], seconds: float) -> list[Share]:
+    """Divide the time that is left among the cuts, by what a pass through their heads costs.
+
+    Half of it goes by cost, so that deep heads get as many steps as shallow ones can use; half of
+    it evenly, so that none goes without.
+
+    Args:
+        costs: Of each head, in any unit.
+        seconds: In all.
+
+    Returns:
+        A share for each.
+    """
+    total = sum(costs) or 1.0
+    parts = [seconds * (0.7 * cost / total + 0.3 / len(costs)) for cost in costs]
+    return [Share(0.3 * part, 0.7 * part) for part in parts]
+
+
+def leakage(
+    head: PixelHead,
+    pixels: Tensor,
+    *,
+    noise: Noise,
+    prior: ImagePrior,
+    deadline_s: float | None,
+    seed: int,
+) -> LeakageRecord:
+    """The Fisher-information leakage of a head, on these pictures.
+
+    Args:
+        head: From pixels to the boundary tensors.
+        pixels: ``[n, c, h, w]`` on [0, 1].
+        noise: What the smashed data carries.
+        prior: What is taken as known of pictures.
+        deadline_s: Seconds that it may take; the error tells what that costs.
+        seed: Of the probes.
+
+    Returns:
+        The record.
+    """
+    return measure_leakage(head, pixels, noise=noise, prior=prior, deadline_s=deadline_s, seed=seed)
+
+
+def attack(
+    head: PixelHead,
+    observation: Sequence[NDArray[np.float32]],
+    pixels: Tensor,
+    *,
+    deadline_s: float | None,
+    seed: int,
+    progress: Progress | None = None,
+) -> tuple[AttackRecord, Tensor]:
+    """The strongest attack that fits the head: least squares where it is linear, rMLE elsewhere.
+
+    Args:
+        head: From pixels to the boundary tensors, which the attacker knows.
+        observation: What the exported head sent, decoded, in the order of the boundary.
+        pixels: The pictures behind it, to judge by.
+        deadline_s: Seconds that it may take.
+        seed: Of the attack.
+        progress: Told the share that is done.
+
+    Returns:
+        The row for the report, and the reconstructions ``[n, c, h, w]``.
+    """
+    tensors = tuple(torch.from_numpy(np.ascontiguousarray(z, np.float32)) for z in observation)
+    channels, height, width = pixels.shape[1:]
+    target = AttackTarget(tensors, head, (channels, height, width))
+    linear = LeastSquares.preset(seed=seed)
+    chosen = linear if linear.applies(target) else Rmle.preset(seed=seed)
+    record, found = run_attack(chosen, target, pixels, deadline_s=deadline_s, progress=progress)
+    return record, found.pixels
+
+
+def write_picture(run: Path, cut: str, attack_name: str, originals: Tensor, found: Tensor) -> str:
+    """Write the originals above their reconstructions.
+
+    Args:
+        run: The run folder.
+        cut: The cut's name.
+        attack_name: The attack's name.
+        originals: ``[n, c, h, w]`` on [0, 1].
+        found: Likewise.
+
+    Returns:
+        The picture's path, relative to the run folder.
+    """
+    relative = Path("reconstructions") / cut.replace("/", "_") / f"{attack_name}.png"
+    (run / relative).parent.mkdir(parents=True, exist_ok=True)
+    save_comparison(run / relative, originals, found)
+    return relative.as_posix()

@@ -1,0 +1,319 @@
+"""The main job: from a model to a run folder with a recommendation."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from splitdeploy.profiles.device import DeviceProfile, find_device
+
+from splitdeploy.partitioner.bundle import BundleFacts, write_bundle
+from splitdeploy.partitioner.deployed import deployed_halves
+from splitdeploy.partitioner.digest import bytes_sha256
+from splitdeploy.partitioner.exposure import expose_cuts
+from splitdeploy.partitioner.local_times import LocalTimes, time_locally
+from splitdeploy.partitioner.models import load_model
+from splitdeploy.partitioner.options import ProfileOptions
+from splitdeploy.partitioner.plan import Plan, make_plan
+from splitdeploy.partitioner.progress import Reporter, Silent
+from splitdeploy.partitioner.recommend import judge, recommend
+from splitdeploy.partitioner.render_html import render_html
+from splitdeploy.partitioner.state import State
+from splitdeploy.partitioner.sweep import Places, cloud_precision, price_cuts, verify_cuts
+from splitdeploy.profiles.errors import InfeasibleError, OutputError
+from splitdeploy.profiles.report import CutReport, ModelInfo, PlaceInfo, SweepReport
+from splitdeploy.profiles.report_writer import row_to_json
+from splitdeploy.profiles.store import write_atomically, write_cuts_csv, write_report
+
+_RESERVE_S = 4.0
+"""Seconds kept for the recommendation, the bundle and the page."""
+
+_LOCAL_TIMING_S = 4.0
+
+
+def profile(
+    options: ProfileOptions,
+    out: Path,
+    *,
+    command: Sequence[str] = (),
+    reporter: Reporter | None = None,
+    started: float | None = None,
+) -> SweepReport:
+    """Cut a model everywhere, find what each cut costs and gives away, and recommend one.
+
+    Args:
+        options: What is asked for.
+        out: The run folder; made once the model, the cuts and the pictures are known to be good.
+        command: What the user typed, for the record.
+        reporter: Told as it goes.
+        started: When the budget began to run, by ``time.perf_counter``; now, where None.
+
+    Returns:
+        The report, as written into the run folder.
+
+    Raises:
+        InfeasibleError: No cut satisfies the constraints; the report is written all the same,
+            without a recommendation.
+        OutputError: The run folder cannot be made.
+    """
+    ends_at = (started or time.perf_counter()) + options.budget_s - _RESERVE_S
+    told = reporter or Silent()
+    places = Places(_device(options.device), _device(options.cloud))
+    _check_mode(places.edge, options)
+    check_writable(out)
+    with _workspace() as folder:
+        told.stage("loading, tracing, exporting", 2)
+        model = load_model(
+            options.model,
+            weights=options.weights,
+            input_shape=options.input_shape,
+            seed=options.seed,
+        )
+        told.advance()
+        plan = make_plan(
+            model,
+            cuts=options.cuts,
+            precision=options.precision,
+            images=options.images,
+            image_count=options.image_count,
+            seed=options.seed,
+            folder=folder,
+        )
+        state = _open_run(out, plan, options)
+        rows = verify_cuts(plan, told)
+        local = time_locally(plan, told, _LOCAL_TIMING_S) if None in _sides(places) else None
+        rows = price_cuts(plan, rows, places, options, local, told)
+        if options.privacy and plan.pixel_head(plan.cuts[0]) is not None:
+            rows = expose_cuts(plan, rows, options, state, out, ends_at, told)
+        told.stage("recommending and drawing", 3)
+        report = _report(plan, rows, places, options, local, command)
+        return _finish(plan, report, options, out, told)
+
+
+def _sides(places: Places) -> tuple[DeviceProfile | None, DeviceProfile | None]:
+    return places.edge, places.cloud
+
+
+def _device(name: str) -> DeviceProfile | None:
+    return None if name == "local" else find_device(name)
+
+
+def _check_mode(edge: DeviceProfile | None, options: ProfileOptions) -> None:
+    """Refuse an unknown power mode before anything is loaded."""
+    if edge is not None:
+        edge.mode(options.power_mode)
+
+
+@contextmanager
+def _workspace() -> Iterator[Path]:
+    """A folder for the export, gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="splitdeploy-") as folder:
+        yield Path(folder)
+
+
+def check_writable(out: Path) -> None:
+    """Refuse an output place that cannot be written, before any work is done.
+
+    Args:
+        out: A folder that may not exist yet.
+
+    Raises:
+        OutputError: It, or the nearest folder above it, is a file or forbids writing.
+    """
+    place = out
+    while not place.exists() and place != place.parent:
+        if place.is_symlink():
+            break
+        place = place.parent
+    if not place.is_dir():
+        raise OutputError(f"expected a folder at {place}, which is a file: choose another --out")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"cannot write into {place}: {error.strerror}: choose another --out, or change its "
+            "permissions"
+        ) from error
+
+
+def _open_run(out: Path, plan: Plan, options: ProfileOptions) -> State:
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "weights": plan.model.weights.sha256,
+        "cuts": [(cut.name, cut.payload_bytes) for cut in plan.sent],
+        "pixels": None if plan.pixels is None else bytes_sha256(plan.pixels.tobytes()),
+        "precision": options.precision,
+        "noise": options.noise,
+        "seed": options.seed,
+        "version": metadata.version("splitdeploy"),
+    }
+    return State(out / "state", settings, resume=options.resume)
+
+
+def _report(
+    plan: Plan,
+    rows: Sequence[CutReport],
+    places: Places,
+    options: ProfileOptions,
+    local: LocalTimes | None,
+    command: Sequence[str],
+) -> SweepReport:
+    model = plan.model
+    return SweepReport(
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        command=tuple(command),
+        environment=environment(),
+        seed=options.seed,
+        model=ModelInfo(
+            name=model.name,
+            weights=model.weights.source,
+            weights_sha256=model.weights.sha256,
+            input_shape=model.input.shape,
+            input_dtype="float32",
+            parameters=plan.graph.parameters,
+            macs=plan.graph.macs,
+        ),
+        edge=_place(options.device, places.edge, options.precision, options.power_mode, local),
+        cloud=_place(options.cloud, places.cloud, cloud_precision(options), None, local),
+        network=options.network,
+        cuts=tuple(rows),
+        warnings=tuple(_warnings(plan, places, options, local)),
+        result_bytes=plan.result_bytes,
+    )
+
+
+def _place(
+    name: str,
+    device: DeviceProfile | None,
+    precision: str,
+    power_mode: str | None,
+    local: LocalTimes | None,
+) -> PlaceInfo:
+    if device is not None:
+        mode = device.mode(power_mode).name
+        return PlaceInfo(name, precision, mode, device.latency_source, device.validation)
+    note = "measured in ONNX Runtime on this machine, in fp32; energy is not measured here"
+    if local is not None and local.check is not None:
+        note += (
+            f"; {len(local.check.boundaries)} cuts timed whole differ from the profiled sums by at "
+            f"most {local.check.worst_error:.0%} of the model's time"
+            + (", which corrects them" if local.check.stable else "; they were not steady")
+        )
+    return PlaceInfo(name, precision, None, "measured", note)
+
+
+def _warnings(
+    plan: Plan, places: Places, options: ProfileOptions, local: LocalTimes | None
+) -> Iterator[str]:
+    if options.privacy and plan.pixel_head(plan.cuts[0]) is None:
+        yield (
+            f"no leakage and no attacks: {plan.model.name} "
+            + ("takes no picture" if plan.pixels is None else "is an ONNX file without gradients")
+        )
+    if not plan.exported.dynamic_batch:
+        yield "the exported graph has a fixed batch of one: the model does not allow another"
+    if plan.images < options.image_count:
+        yield f"verified on {plan.images} of the {options.image_count} inputs asked for"
+    if local is not None and local.check is not None and not local.check.stable:
+        yield "the timings on this machine are not steady: close other programs and run again"
+    if places.edge is None and options.precision != "fp32":
+        yield f"this machine computes in fp32; {options.precision} is the payload's alone"
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the record.
+
+    Returns:
+        Names and values that JSON can hold.
+    """
+    packages = ("splitdeploy", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+    }
+
+
+def _finish(
+    plan: Plan, report: SweepReport, options: ProfileOptions, out: Path, told: Reporter
+) -> SweepReport:
+    """Recommend, and write everything; without a feasible cut the report says so."""
+    infeasible: InfeasibleError | None = None
+    try:
+        report = recommend(report, constraints=options.constraints, objective=options.objective)
+    except InfeasibleError as error:
+        infeasible = error
+        report = judge(report, constraints=options.constraints, objective=options.objective)
+    told.advance()
+    write_run(report, out)
+    told.advance()
+    if report.recommendation is not None:
+        write_recommended(plan, report, options, out / "bundle")
+    told.advance()
+    if infeasible is not None:
+        raise infeasible
+    return report
+
+
+def write_run(report: SweepReport, out: Path) -> None:
+    """Write what people and programs read: the report as JSON, CSV and a page.
+
+    Args:
+        report: The report.
+        out: The run folder.
+    """
+    write_cuts_csv(report, out / "cuts.csv")
+    write_atomically(out / "report.html", render_html(report, out))
+    write_report(report, out / "report.json")
+
+
+def write_recommended(
+    plan: Plan, report: SweepReport, options: ProfileOptions, folder: Path
+) -> None:
+    """Write the bundle of the recommended cut.
+
+    Args:
+        plan: The model and its export.
+        report: With a recommendation.
+        options: Whose precision the payload has.
+        folder: The bundle's folder.
+    """
+    if report.recommendation is None:
+        return
+    name = report.recommendation.cut
+    place = next(index for index, cut in enumerate(plan.cuts) if cut.name == name)
+    write_cut_bundle(plan, place, options.precision, report.find(name), folder)
+
+
+def write_cut_bundle(plan: Plan, place: int, precision: str, row: CutReport, folder: Path) -> None:
+    """Write the bundle of one cut.
+
+    Args:
+        plan: The model and its export.
+        place: The cut's place in the plan.
+        precision: Of the payload.
+        row: What is known of the cut.
+        folder: The bundle's folder.
+    """
+    cut, sent = plan.cuts[place], plan.sent[place]
+    halves, _ = deployed_halves(plan, cut, sent, precision)
+    record = row_to_json(row)
+    facts = BundleFacts(plan.model.name, sent, precision, record["verified"], record["leakage"])
+    write_bundle(folder, halves, plan.exported.path.parent, facts)

@@ -1,0 +1,189 @@
+"""One row for every cut: verified against the whole model, and priced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from splitdeploy.profiles.device import DeviceProfile
+
+from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
+from splitdeploy.edge_runtime.session import Session
+from splitdeploy.partitioner import costs
+from splitdeploy.partitioner.kernels import kernel_groups
+from splitdeploy.partitioner.local_times import LocalTimes
+from splitdeploy.partitioner.options import ProfileOptions
+from splitdeploy.partitioner.plan import Plan
+from splitdeploy.partitioner.progress import Reporter
+from splitdeploy.partitioner.slicing import Halves, write_slice
+from splitdeploy.partitioner.verify import compare, run_halves
+from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint
+from splitdeploy.profiles.errors import SplitdeployError
+from splitdeploy.profiles.report import CutReport, Energy, Verification
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the two sides run; None stands for this machine, which is measured."""
+
+    edge: DeviceProfile | None
+    cloud: DeviceProfile | None
+
+
+def verify_cuts(plan: Plan, reporter: Reporter) -> list[CutReport]:
+    """Verify every cut; one that fails keeps its row, which says why.
+
+    Args:
+        plan: The model, its cuts and its export.
+        reporter: Told after every cut.
+
+    Returns:
+        A row a cut, verified and nothing else.
+    """
+    reporter.stage("verifying the cuts", len(plan.cuts))
+    rows = []
+    for cut, sent in zip(plan.cuts, plan.sent, strict=True):
+        rows.append(guarded(CutReport(sent), partial(_verified, plan, cut)))
+        reporter.advance()
+    return rows
+
+
+def guarded(row: CutReport, step: Callable[[CutReport], CutReport]) -> CutReport:
+    """Do one step of a row; where it fails the row says why, and the sweep goes on.
+
+    Args:
+        row: What is known so far.
+        step: From the row to the row with more.
+
+    Returns:
+        The new row, or the old one with its error.
+    """
+    if row.error is not None:
+        return row
+    try:
+        return step(row)
+    except SplitdeployError as error:
+        return replace(row, error=str(error))
+    except (RuntimeError, ValueError, ArithmeticError) as error:
+        return replace(row, error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _verified(plan: Plan, cut: CutPoint, row: CutReport) -> CutReport:
+    if cut.is_end:
+        return replace(row, verified=plan.whole)
+    with _sessions(plan, plan.slicer.cut(cut), "verify") as (head, tail):
+        verdict = compare(plan.expected, run_halves(head, tail, plan.feeds), plan.images)
+    return _judged(row, verdict)
+
+
+def _judged(row: CutReport, verdict: Verification) -> CutReport:
+    if verdict.ok:
+        return replace(row, verified=verdict)
+    return replace(
+        row,
+        verified=verdict,
+        error=f"the tail on the head's output differs from the whole model: largest relative "
+        f"error {verdict.max_rel_error:.1e}",
+    )
+
+
+class _sessions:
+    """Head and tail of a cut, opened for as long as a ``with`` lasts."""
+
+    def __init__(self, plan: Plan, halves: Halves, name: str) -> None:
+        whole = plan.exported.path
+        self._head = OnnxRuntimeSession(write_slice(halves.head, whole, f"{name}.head.onnx"))
+        self._tail = OnnxRuntimeSession(write_slice(halves.tail, whole, f"{name}.tail.onnx"))
+
+    def __enter__(self) -> tuple[Session, Session]:
+        return self._head, self._tail
+
+    def __exit__(self, *_: object) -> None:
+        self._head.close()
+        self._tail.close()
+
+
+def price_cuts(
+    plan: Plan,
+    rows: Sequence[CutReport],
+    places: Places,
+    options: ProfileOptions,
+    local: LocalTimes | None,
+    reporter: Reporter,
+) -> list[CutReport]:
+    """Add latency, energy, memory and the uplink that a stream needs to every row.
+
+    Args:
+        plan: The model, its cuts and its export.
+        rows: As far as they are.
+        places: Where the sides run.
+        options: Precision, power mode, network and stream.
+        local: The times on this machine, where a side runs here.
+        reporter: Told after every cut.
+
+    Returns:
+        The rows with their costs.
+    """
+    reporter.stage("pricing the cuts", len(rows))
+    priced = []
+    for cut, row in zip(plan.cuts, rows, strict=True):
+        step = partial(_priced, plan, cut, places=places, options=options, local=local)
+        priced.append(guarded(row, step))
+        reporter.advance()
+    return priced
+
+
+def _priced(
+    plan: Plan,
+    cut: CutPoint,
+    row: CutReport,
+    *,
+    places: Places,
+    options: ProfileOptions,
+    local: LocalTimes | None,
+) -> CutReport:
+    sides = _sides(plan, cut, places, options, local)
+    latency = costs.stage_latency(row.cut, sides, options.network, plan.result_bytes)
+    energy: Energy | None = None
+    if places.edge is not None:
+        energy = costs.energy(
+            row.cut, latency, places.edge, options.power_mode, options.network, plan.result_bytes
+        )
+    return replace(
+        row,
+        latency_s=latency,
+        energy_j=energy,
+        edge_memory_bytes=costs.edge_memory_bytes(row.cut, options.precision),
+        uplink_bps_needed=costs.uplink_needed_bps(row.cut, options.fps),
+    )
+
+
+def _sides(
+    plan: Plan,
+    cut: CutPoint,
+    places: Places,
+    options: ProfileOptions,
+    local: LocalTimes | None,
+) -> costs.Sides:
+    edge = cloud = costs.NOTHING
+    halves = plan.slicer.cut(cut)
+    place = local.boundaries.get(cut.name) if local else None
+    if cut.name != CLOUD_ONLY:
+        if places.edge is None and local is not None:
+            edge = costs.measured(local.times, place, side="head")
+        elif places.edge is not None:
+            groups = kernel_groups(halves.head)
+            edge = costs.simulated(groups, places.edge, options.precision, options.power_mode)
+    if cut.name != EDGE_ONLY:
+        if places.cloud is None and local is not None:
+            cloud = costs.measured(local.times, place, side="tail")
+        elif places.cloud is not None:
+            groups = kernel_groups(halves.tail)
+            cloud = costs.simulated(groups, places.cloud, cloud_precision(options), None)
+    return costs.Sides(edge, cloud)
+
+
+def cloud_precision(options: ProfileOptions) -> str:
+    """What the tail computes in: an int8 payload is decoded and computed in fp16."""
+    return "fp16" if options.precision == "int8" else options.precision

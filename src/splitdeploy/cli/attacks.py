@@ -1,0 +1,35 @@
+"""``splitdeploy attacks``: what attacks there are."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from splitdeploy.cli import options as shared
+from splitdeploy.cli.tables import print_table
+
+
+@click.command("attacks")
+@shared.format_option
+@shared.verbosity_options
+def command(form: str, **_: object) -> None:
+    """List the attacks with their threat model, cost and paper.
+
+    \b
+    Example:
+      splitdeploy attacks --format json
+    """
+    from splitdeploy.attacks.registry import attacks_table
+
+    rows = attacks_table()
+    if form == "json":
+        click.echo(json.dumps(rows, indent=2))
+        return
+    columns = list(rows[0])
+    cells = [[row[column] for column in columns] for row in rows]
+    if form == "csv":
+        for line in (columns, *cells):
+            click.echo(",".join(f'"{cell}"' for cell in line))
+        return
+    print_table("attacks", columns, cells, markdown=form == "md")

@@ -1,0 +1,202 @@
+"""Options that several commands share, and what they are turned into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from splitdeploy.profiles.errors import UsageError
+from splitdeploy.profiles.network import NETWORKS, NetworkProfile, find_network
+from splitdeploy.profiles.report import Constraints, Objective
+from splitdeploy.profiles.units import (
+    parse_energy_j,
+    parse_rate_bps,
+    parse_size_bytes,
+    parse_time_s,
+)
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+OBJECTIVES = ("latency", "energy", "leakage", "balanced")
+
+
+def _all(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
+    def decorate(function: _Function) -> _Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+network_options = _all(
+    click.option("--network", metavar="NAME", help=f"One of {', '.join(NETWORKS)}; default wifi."),
+    click.option("--uplink", metavar="RATE", help="Bits per second to the cloud, such as 10mbit."),
+    click.option("--downlink", metavar="RATE", help="Bits per second from the cloud."),
+    click.option("--rtt", metavar="TIME", help="Round trip of a small message, such as 20ms."),
+)
+
+decision_options = _all(
+    click.option("--max-latency", metavar="TIME", help="Of the total, such as 30ms."),
+    click.option("--max-energy", metavar="ENERGY", help="Of the device an inference, as 200mJ."),
+    click.option("--max-edge-memory", metavar="SIZE", help="Of the head, such as 512MB."),
+    click.option("--max-ssim", type=float, help="Of the strongest attack's reconstructions."),
+    click.option("--max-fsinfo", type=float, help="FSInfo in nats per input element."),
+    click.option("--objective", metavar="NAME", default="balanced", show_default=True,
+                 help=f"What to minimise: {', '.join(OBJECTIVES)}."),
+    click.option("--weight-latency", type=float, default=1.0, show_default=True,
+                 help="Of latency in balanced."),
+    click.option("--weight-energy", type=float, default=1.0, show_default=True,
+                 help="Of energy in balanced."),
+    click.option("--weight-leakage", type=float, default=1.0, show_default=True,
+                 help="Of leakage in balanced."),
+)  # fmt: skip
+
+model_options = _all(
+    click.option("--weights", metavar="auto|none|FILE", default="auto", show_default=True,
+                 help="Pretrained where they can be had, random, or a state dict."),
+    click.option("--input-shape", metavar="CxHxW", help="Of one input; default: the model's own."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of all randomness."),
+)  # fmt: skip
+
+image_options = _all(
+    click.option("--images", metavar="DIR|photos", default="photos", show_default=True,
+                 help="Pictures to verify on and to attack."),
+    click.option("--image-count", type=click.IntRange(1), default=4, show_default=True,
+                 help="How many of them."),
+)  # fmt: skip
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(["table", "json", "csv", "md"]), default="table",
+    show_default=True, help="What goes to standard output.",
+)  # fmt: skip
+
+verbosity_options = _all(
+    click.option("-v", "--verbose", count=True, help="Show tracebacks."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress."),
+)
+
+
+def given_network(
+    network: str | None, uplink: str | None, downlink: str | None, rtt: str | None
+) -> NetworkProfile | None:
+    """The network that the options describe.
+
+    Args:
+        network: A profile's name.
+        uplink: A rate that replaces the profile's.
+        downlink: Likewise; the uplink's where only that is given.
+        rtt: A time that replaces the profile's.
+
+    Returns:
+        The network; None where no option was given.
+    """
+    if network is None and uplink is None and downlink is None and rtt is None:
+        return None
+    base = find_network(network or "wifi")
+    if uplink is None and downlink is None and rtt is None:
+        return base
+    uplink_bps = parse_rate_bps(uplink) if uplink else base.uplink_bps
+    downlink_bps = parse_rate_bps(downlink) if downlink else base.downlink_bps
+    if uplink and not downlink:
+        downlink_bps = max(uplink_bps, base.downlink_bps)
+    rtt_s = parse_time_s(rtt, zero=True) if rtt else base.rtt_s
+    return replace(
+        base,
+        name=base.name if network else "custom",
+        uplink_bps=uplink_bps,
+        downlink_bps=downlink_bps,
+        rtt_s=rtt_s,
+        source="given",
+    )
+
+
+def given_constraints(
+    max_latency: str | None,
+    max_energy: str | None,
+    max_edge_memory: str | None,
+    max_ssim: float | None,
+    max_fsinfo: float | None,
+) -> Constraints:
+    """The constraints that the options describe.
+
+    Args:
+        max_latency: A time with its unit.
+        max_energy: An energy with its unit.
+        max_edge_memory: A size with its unit.
+        max_ssim: On [-1, 1].
+        max_fsinfo: In nats per input element.
+
+    Returns:
+        The constraints.
+    """
+    return Constraints(
+        max_latency_s=parse_time_s(max_latency) if max_latency else None,
+        max_energy_j=parse_energy_j(max_energy) if max_energy else None,
+        max_edge_memory_bytes=parse_size_bytes(max_edge_memory) if max_edge_memory else None,
+        max_ssim=max_ssim,
+        max_fsinfo=max_fsinfo,
+    )
+
+
+def given_objective(
+    objective: str, weight_latency: float, weight_energy: float, weight_leakage: float
+) -> Objective:
+    """The objective that the options describe.
+
+    Args:
+        objective: Its name.
+        weight_latency: In ``balanced``.
+        weight_energy: In ``balanced``.
+        weight_leakage: In ``balanced``.
+
+    Returns:
+        The objective.
+    """
+    return Objective(objective, weight_latency, weight_energy, weight_leakage)
+
+
+def given_images(images: str) -> Path | None:
+    """The folder of pictures, or None for scikit-image's photographs.
+
+    Args:
+        images: A folder, or ``photos``.
+
+    Returns:
+        The folder.
+    """
+    return None if images == "photos" else Path(images)
+
+
+def given_device(device: str) -> str:
+    """The device behind a name: ``jetson`` is this machine where it is one.
+
+    Args:
+        device: As the user typed it.
+
+    Returns:
+        A profile's name or ``local``.
+
+    Raises:
+        UsageError: The device is on another machine.
+    """
+    if device.startswith("ssh://"):
+        raise UsageError(
+            f"measuring on another machine ({device}) is not in this version: run splitdeploy on "
+            "it with --device local, or name a simulated device (see: splitdeploy devices)"
+        )
+    if device != "jetson":
+        return device
+    return "local" if is_jetson() else "jetson-orin-nano"
+
+
+def is_jetson() -> bool:
+    """Whether this machine is a Jetson, by its device tree."""
+    try:
+        return b"jetson" in Path("/proc/device-tree/model").read_bytes().lower()
+    except OSError:
+        return False

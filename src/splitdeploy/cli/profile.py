@@ -1,0 +1,171 @@
+"""``splitdeploy profile``: the main job."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from splitdeploy.cli import options as shared
+from splitdeploy.profiles.errors import UnknownNameError
+from splitdeploy.profiles.network import find_network
+from splitdeploy.profiles.units import parse_time_s
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@click.command("profile")
+@click.argument("model")
+@click.option(
+    "--device",
+    default="jetson",
+    show_default=True,
+    metavar="NAME|local",
+    help="What runs the head (see: splitdeploy devices).",
+)
+@click.option(
+    "--cloud", default="t4", show_default=True, metavar="NAME|local", help="What runs the tail."
+)
+@click.option(
+    "--precision",
+    metavar="NAME",
+    help=f"{', '.join(PRECISIONS)}; default fp16 on a Jetson, fp32 on local.",
+)
+@click.option("--power-mode", metavar="NAME", help="Of the device; default: its own default.")
+@click.option(
+    "--cuts",
+    default="block",
+    show_default=True,
+    metavar="block|layer|all|NAME,…",
+    help="Which cuts to sweep.",
+)
+@click.option(
+    "--budget",
+    default="60s",
+    show_default=True,
+    metavar="TIME",
+    help="For the whole sweep: 30s, 10m, 2h.",
+)
+@click.option("--no-privacy", is_flag=True, help="Latency, bytes and energy alone.")
+@click.option(
+    "--noise",
+    default="snr:40",
+    show_default=True,
+    metavar="RULE",
+    help="On the smashed data, for leakage: snr:DB, a precision, or sigma:VALUE.",
+)
+@click.option(
+    "--fps",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="A stream: what each cut needs of the uplink.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Run folder; default runs/<model>-<device>-<time>.",
+)
+@click.option("--resume", is_flag=True, help="Go on where an interrupted sweep stopped.")
+@shared.model_options
+@shared.image_options
+@shared.network_options
+@shared.decision_options
+@shared.format_option
+@shared.verbosity_options
+def command(**given: Any) -> None:
+    """Profile every cut of MODEL and recommend one.
+
+    MODEL is a torchvision name, package.module:factory, a .pt2 exported program or an .onnx file.
+
+    \b
+    Example:
+      splitdeploy profile resnet18 --device jetson --network lte --max-latency 80ms
+    """
+    started = time.perf_counter() - _since_start_s()
+    settings, out = _settings(given)
+    from splitdeploy.partitioner.profile import profile
+    from splitdeploy.partitioner.progress import bars
+    from splitdeploy.partitioner.render_table import render
+
+    try:
+        with bars(quiet=given["quiet"]) as reporter:
+            report = profile(
+                settings, out, command=["splitdeploy", *sys.argv[1:]], reporter=reporter,
+                started=started,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        click.echo(f"what is finished lies in {out}: add --resume to go on", err=True)
+        raise
+    click.echo(render(report, given["form"]), nl=False)
+    click.echo(f"report: {out / 'report.html'}", err=True)
+
+
+def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
+    """The options of a sweep, checked as far as that goes without loading anything heavy."""
+    device = shared.given_device(given["device"])
+    precision = given["precision"] or ("fp16" if device.startswith("jetson") else "fp32")
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, PRECISIONS)
+    network = shared.given_network(
+        given["network"], given["uplink"], given["downlink"], given["rtt"]
+    )
+    budget_s = parse_time_s(given["budget"])
+    constraints = shared.given_constraints(
+        given["max_latency"], given["max_energy"], given["max_edge_memory"], given["max_ssim"],
+        given["max_fsinfo"],
+    )  # fmt: skip
+    objective = shared.given_objective(
+        given["objective"], given["weight_latency"], given["weight_energy"],
+        given["weight_leakage"],
+    )  # fmt: skip
+    out = given["out"] or _default_out(given["model"], device)
+
+    from splitdeploy.partitioner.models import parse_shape
+    from splitdeploy.partitioner.options import ProfileOptions
+
+    settings = ProfileOptions(
+        model=given["model"],
+        device=device,
+        cloud=given["cloud"],
+        precision=precision,
+        power_mode=given["power_mode"],
+        network=network or find_network("wifi"),
+        cuts=given["cuts"],
+        weights=given["weights"],
+        input_shape=parse_shape(given["input_shape"]) if given["input_shape"] else None,
+        images=shared.given_images(given["images"]),
+        image_count=given["image_count"],
+        budget_s=budget_s,
+        privacy=not given["no_privacy"],
+        noise=given["noise"],
+        fps=given["fps"],
+        constraints=constraints,
+        objective=objective,
+        seed=given["seed"],
+        resume=given["resume"],
+    )
+    return settings, out
+
+
+def _default_out(model: str, device: str) -> Path:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).stem)
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{name}-{device}-{now}"
+
+
+def _since_start_s() -> float:
+    """Seconds since the interpreter began: the budget is what the user waits."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        up_s = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    import os
+
+    return max(0.0, min(60.0, up_s - ticks / os.sysconf("SC_CLK_TCK")))
