@@ -15,7 +15,8 @@ KernelKind = Literal[
     "pool",
     "reduce",        # means, sums, softmax, layer normalisation
     "elementwise",   # additions, activations that no convolution before them absorbs
-    "copy",          # concatenation, slicing, transposition, padding, channel shuffle
+    "copy",          # slicing, transposition, padding, channel shuffle
+    "concat",        # the kernels before it write their parts in place: free
 ]  # fmt: skip
 
 
@@ -33,6 +34,9 @@ class KernelGroup:
         output_elements: Activations written.
         weight_elements: Weights read.
         output_channels: Channels (or features) of the result; how well it fills the device.
+        kernel_size: Positions under the filter of a convolution, 9 for 3x3; 1 for all else.
+        stride: Its stride over all axes, 4 where it halves height and width; 1 for all else.
+        reduction: Products summed for one result: input channels times the kernel's size.
     """
 
     name: str
@@ -42,3 +46,6 @@ class KernelGroup:
     output_elements: int
     weight_elements: int
     output_channels: int
+    kernel_size: int = 1
+    stride: int = 1
+    reduction: int = 1
