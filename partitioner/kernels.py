@@ -1,0 +1,297 @@
+"""The kernels that a compiler makes of an ONNX graph: operators in fused groups.
+
+The rules are those that TensorRT documents, kept to what decides time:
+
+- a convolution or matrix product takes in the batch norm, activations and additions behind it;
+- element-wise chains become one kernel, so SiLU, GELU and hard-swish join what produces them;
+- layer norm and softmax that an exporter took apart are one kernel again;
+- reshapes, casts and whatever depends on weights alone cost nothing;
+- slices and transpositions copy; a concatenation is written in place by what it joins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx
+from onnx import NodeProto
+
+from splitdeploy.partitioner.onnx_shapes import Shapes, graph_shapes
+from splitdeploy.profiles.kernel import KernelGroup, KernelKind
+
+_FREE = frozenset({
+    "Cast", "CastLike", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze",
+})  # fmt: skip
+_COPY = frozenset({
+    "DepthToSpace", "Expand", "Gather", "GatherElements", "GatherND", "Pad", "Resize",
+    "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Tile", "Transpose",
+})  # fmt: skip
+_POOL = frozenset({
+    "AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool",
+})  # fmt: skip
+_REDUCE = frozenset({
+    "ArgMax", "ArgMin", "CumSum", "GroupNormalization", "Hardmax", "InstanceNormalization",
+    "LRN", "LayerNormalization", "LogSoftmax", "LpNormalization", "RMSNormalization", "ReduceL1",
+    "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+    "ReduceProd", "ReduceSum", "ReduceSumSquare", "Softmax", "TopK",
+})  # fmt: skip
+_PRODUCT = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
+_ABSORBING = frozenset({
+    "conv", "pointwise", "grouped", "depthwise", "dense", "matmul", "elementwise", "reduce", "copy",
+})  # fmt: skip
+
+
+@dataclass
+class _Draft:
+    """A group while it grows."""
+
+    kind: KernelKind
+    first: NodeProto
+    nodes: list[NodeProto] = field(default_factory=list)
+
+
+def kernel_groups(model: onnx.ModelProto) -> tuple[KernelGroup, ...]:
+    """Group a graph's operators as a compiler would fuse them.
+
+    Symbolic sizes (a batch) count as one, so the figures are those of one input. Weights may lie
+    outside the model: nothing but their shapes is read.
+
+    Args:
+        model: A whole model, a head or a tail, from any exporter; shapes that it does not carry
+            are inferred.
+
+    Returns:
+        The groups, in an order in which they can run.
+    """
+    return _Grouping(model).groups()
+
+
+class _Grouping:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = model.graph
+        self.shapes: Shapes = graph_shapes(model)
+        self.constants = {tensor.name for tensor in self.graph.initializer}
+        self.constants |= {tensor.values.name for tensor in self.graph.sparse_initializer}
+        self.root: dict[str, str] = {}
+        self.maker: dict[str, int] = {}
+        self.drafts: list[_Draft] = []
+        self.read_by = self._count_readers()
+
+    def _count_readers(self) -> Counter[str]:
+        """How many nodes and results read each value, or a reshaped view of it."""
+        view: dict[str, str] = {}
+        for node in self.graph.node:
+            if node.input and (node.op_type in _FREE or self._moves_nothing(node)):
+                view.update((name, view.get(node.input[0], node.input[0])) for name in node.output)
+        readers = Counter(
+            view.get(name, name)
+            for node in self.graph.node
+            if node.output[0] not in view and node.op_type not in {"Shape", "Size"}
+            for name in node.input
+        )
+        readers.update(view.get(value.name, value.name) for value in self.graph.output)
+        return readers
+
+    def groups(self) -> tuple[KernelGroup, ...]:
+        for node in self.graph.node:
+            self._place(node)
+        readers: dict[str, set[int]] = {}
+        for index, draft in enumerate(self.drafts):
+            for name in self._reads(draft):
+                readers.setdefault(name, set()).add(index)
+        results = {self._origin(value.name) for value in self.graph.output}
+        return tuple(
+            self._finish(index, draft, readers, results) for index, draft in enumerate(self.drafts)
+        )
+
+    def _origin(self, name: str) -> str:
+        return self.root.get(name, name)
+
+    def _place(self, node: NodeProto) -> None:
+        read = [name for name in node.input if name]
+        if node.op_type in {"Constant", "Shape", "Size"} or (
+            read and all(name in self.constants for name in read)
+        ):
+            self.constants.update(node.output)
+            return
+        if read and (node.op_type in _FREE or self._moves_nothing(node)):
+            # Where it stands first is what is reshaped; the rest says how.
+            for name in node.output:
+                self.root[name] = self._origin(read[0])
+            return
+        kind = self._kind(node)
+        target = self._absorber(node, kind)
+        if target is None:
+            target = len(self.drafts)
+            self.drafts.append(_Draft(kind, node))
+        self.drafts[target].nodes.append(node)
+        for name in node.output:
+            self.maker[name] = target
+
+    def _moves_nothing(self, node: NodeProto) -> bool:
+        """Whether it is a transposition that moves none but axes of size one."""
+        if node.op_type != "Transpose":
+            return False
+        sizes = self.shapes.of(node.input[0])
+        moved = _ints(node, "perm") or list(range(len(sizes)))[::-1]
+        long = [axis for axis in moved if axis < len(sizes) and sizes[axis] != 1]
+        return long == sorted(long)
+
+    def _kind(self, node: NodeProto) -> KernelKind:
+        op = node.op_type
+        if op in {"Conv", "ConvTranspose"}:
+            return self._convolution_kind(node)
+        if op in _PRODUCT:
+            constant = any(name in self.constants for name in node.input[:2])
+            return "dense" if constant else "matmul"
+        if op in _POOL:
+            return "pool"
+        if op in _REDUCE:
+            return "reduce"
+        if op == "Concat":
+            return "concat"
+        return "copy" if op in _COPY else "elementwise"
+
+    def _convolution_kind(self, node: NodeProto) -> KernelKind:
+        weight = self.shapes.of(node.input[1])
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        if groups == 1:
+            return "pointwise" if math.prod(weight[2:]) == 1 else "conv"
+        return "depthwise" if groups == self.shapes.of(node.input[0])[1] else "grouped"
+
+    def _absorber(self, node: NodeProto, kind: KernelKind) -> int | None:
+        """The group that the node joins; None where it begins one of its own."""
+        # It joins the last group that it reads, so that no group ever waits for itself.
+        made = [self.maker[v] for v in map(self._origin, node.input) if v in self.maker]
+        if not made or kind not in {"elementwise", "reduce", "copy"}:
+            return None
+        last = max(made)
+        draft = self.drafts[last]
+        if kind == "copy":
+            # Data that was moved and is then moved again is moved once, to where it ends; but
+            # each part of a split has its own end.
+            origin = self._origin(node.input[0])
+            alone = self.maker.get(origin) == last and self.read_by[origin] == 1
+            alone &= len(node.output) == 1
+            return last if alone and draft.kind == "copy" else None
+        if kind == "reduce":
+            # The second half of a layer norm or softmax that was taken apart: it reduces what
+            # the same group has just computed from the first half.
+            inside = draft.kind == "reduce" and len(draft.nodes) > 1
+            return last if inside and node.op_type.startswith("Reduce") else None
+        if draft.kind not in _ABSORBING:
+            return None
+        size = self.shapes.elements(node.output[0])
+        if draft.kind == "reduce":
+            read = [self._origin(name) for name in draft.first.input[:1]]
+            own = any(self._origin(name) in read for name in node.input)
+            return last if own or len(draft.nodes) > 1 or self._is_small(draft, size) else None
+        joined = [
+            name for name in node.input if self.maker.get(self._origin(name)) == last
+        ]  # a value that is broadcast comes from a kernel too small to compute the result
+        return last if any(self.shapes.elements(name) == size for name in joined) else None
+
+    def _is_small(self, draft: _Draft, size: int) -> bool:
+        return size <= self.shapes.elements(draft.first.output[0])
+
+    def _reads(self, draft: _Draft) -> Iterator[str]:
+        """Activations that the group's nodes read and the group does not make."""
+        own = {name for node in draft.nodes for name in node.output}
+        seen: set[str] = set()
+        for node in draft.nodes:
+            for name in node.input:
+                origin = self._origin(name)
+                if name and origin not in self.constants and origin not in own | seen:
+                    seen.add(origin)
+                    yield origin
+
+    def _finish(
+        self, index: int, draft: _Draft, readers: dict[str, set[int]], results: set[str]
+    ) -> KernelGroup:
+        made = [name for node in draft.nodes for name in node.output if name]
+        leaving = [n for n in made if n in results or readers.get(n, set()) - {index}] or made[-1:]
+        written = sum(self.shapes.elements(name) for name in leaving)
+        read = sum(self.shapes.elements(name) for name in self._reads(draft))
+        if draft.nodes[0].op_type in {"Slice", "Gather", "GatherND", "GatherElements"}:
+            read = min(read, written)
+        shape = self.shapes.of(leaving[-1])
+        weight = self._filter(draft.first)
+        return KernelGroup(
+            name=leaving[-1],
+            kind=draft.kind,
+            macs=self._macs(draft.first),
+            input_elements=read,
+            output_elements=written,
+            weight_elements=self._weights(draft),
+            output_channels=self._channels(draft, shape),
+            kernel_size=math.prod(weight[2:]),
+            stride=math.prod(_ints(draft.first, "strides")) if weight else 1,
+            reduction=math.prod(weight[1:]) if weight else self._inner(draft.first),
+        )
+
+    def _filter(self, node: NodeProto) -> tuple[int, ...]:
+        is_filter = node.op_type in {"Conv", "ConvTranspose"}
+        return self.shapes.of(node.input[1]) if is_filter else ()
+
+    def _channels(self, draft: _Draft, shape: tuple[int, ...]) -> int:
+        if not shape:
+            return 1
+        last = draft.kind in {"dense", "matmul", "reduce"} or len(shape) < 2
+        return shape[-1] if last else shape[1]
+
+    def _weights(self, draft: _Draft) -> int:
+        if draft.kind in {"copy", "concat"}:
+            return 0
+        # What a reduction reads besides its data says along which axes.
+        names = {
+            name
+            for node in draft.nodes
+            for name in (node.input[:1] if node.op_type.startswith("Reduce") else node.input)
+            if name in self.constants
+        }
+        return sum(self.shapes.elements(name) for name in names)
+
+    def _macs(self, node: NodeProto) -> int:
+        if node.op_type == "Conv":
+            return self.shapes.elements(node.output[0]) * math.prod(self._filter(node)[1:])
+        if node.op_type == "ConvTranspose":
+            return self.shapes.elements(node.input[0]) * math.prod(self._filter(node)[1:])
+        if node.op_type in {"Gemm", "MatMul"}:
+            return self.shapes.elements(node.output[0]) * self._inner(node)
+        return self._einsum_macs(node) if node.op_type == "Einsum" else 0
+
+    def _inner(self, node: NodeProto) -> int:
+        """The length of the sums of a matrix product; 1 for all else."""
+        if node.op_type not in {"Gemm", "MatMul"}:
+            return 1
+        shape = self.shapes.of(node.input[0])
+        transposed = any(a.name == "transA" and a.i for a in node.attribute)
+        return (shape[0] if transposed else shape[-1]) if shape else 1
+
+    def _einsum_macs(self, node: NodeProto) -> int:
+        """Every combination of the indices is one product, where there are two operands."""
+        equation = next(a.s.decode() for a in node.attribute if a.name == "equation")
+        terms = equation.replace(" ", "").split("->")[0].split(",")
+        if len(terms) < 2:
+            return 0
+        sizes: dict[str, int] = {}
+        for term, name in zip(terms, node.input, strict=True):
+            shape = self.shapes.of(name)
+            letters = term.replace("...", "")
+            head = term.find("...") if "..." in term else len(letters)
+            tail = len(letters) - head
+            hidden = shape[head : len(shape) - tail]
+            named = (*shape[:head], *shape[len(shape) - tail :])
+            sizes.update(zip(letters, named, strict=True))
+            for place, size in enumerate(reversed(hidden)):
+                key = f"...{place}"
+                sizes[key] = max(size, sizes.get(key, 1))
+        return math.prod(sizes.values())
+
+
+def _ints(node: NodeProto, name: str) -> list[int]:
+    """An attribute that is a list of integers; empty where the node has none."""
+    return next((list(a.ints) for a in node.attribute if a.name == name), [])

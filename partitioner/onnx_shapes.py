@@ -1,0 +1,127 @@
+"""Shapes of the values in an ONNX graph, for one input."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections.abc import Callable, Iterable
+
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto
+
+_OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.FloorDiv: operator.floordiv,
+}
+
+
+class Shapes:
+    """Shapes by the name of the value.
+
+    Args:
+        known: Sizes of each value; every symbol is taken as one.
+    """
+
+    def __init__(self, known: dict[str, tuple[int, ...]]) -> None:
+        self._known = known
+
+    def of(self, name: str) -> tuple[int, ...]:
+        """The value's shape; that of a scalar where it is not known."""
+        return self._known.get(name, ())
+
+    def elements(self, name: str) -> int:
+        """How many elements the value holds."""
+        return math.prod(self.of(name))
+
+
+def graph_shapes(model: ModelProto) -> Shapes:
+    """The shapes that a model carries, and by inference those that it does not.
+
+    Args:
+        model: Any ONNX model; its weights may lie outside.
+
+    Returns:
+        Shapes of inputs, weights, results and what lies between.
+    """
+    known = _carried(model)
+    made = {name for node in model.graph.node for name in node.output if name}
+    if made - known.keys():
+        inferred = onnx.shape_inference.infer_shapes(_without_weights(model), data_prop=True)
+        known = _carried(inferred) | known
+    return Shapes(known)
+
+
+def _carried(model: ModelProto) -> dict[str, tuple[int, ...]]:
+    graph = model.graph
+    known = {
+        info.name: tuple(map(_size, info.type.tensor_type.shape.dim))
+        for infos in (graph.value_info, graph.output, graph.input)
+        for info in infos
+        if info.type.tensor_type.HasField("shape")
+    }
+    return known | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+
+
+def _size(dimension: onnx.TensorShapeProto.Dimension) -> int:
+    if dimension.HasField("dim_value"):
+        return dimension.dim_value
+    return symbolic_size(dimension.dim_param)
+
+
+def symbolic_size(text: str) -> int:
+    """A symbolic size such as ``64*s0`` with every symbol taken as one.
+
+    Args:
+        text: Integers, names and ``+ - * //``.
+
+    Returns:
+        The size; 1 for anything else.
+    """
+    try:
+        return _evaluate(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+        return 1
+
+
+def _evaluate(tree: ast.expr) -> int:
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
+        return int(tree.value)
+    if isinstance(tree, ast.Name):
+        return 1
+    if isinstance(tree, ast.BinOp) and type(tree.op) in _OPERATORS:
+        return _OPERATORS[type(tree.op)](_evaluate(tree.left), _evaluate(tree.right))
+    raise ValueError(f"no size: {ast.dump(tree)}")
+
+
+def _without_weights(model: ModelProto) -> ModelProto:
+    """The model with its large weights as inputs, so that inference moves no megabytes."""
+    light = ModelProto()
+    light.ir_version = model.ir_version
+    light.opset_import.extend(model.opset_import)
+    light.functions.extend(model.functions)
+    source, graph = model.graph, light.graph
+    graph.name = source.name
+    graph.node.extend(source.node)
+    graph.input.extend(source.input)
+    graph.output.extend(source.output)
+    graph.value_info.extend(source.value_info)
+    named = {info.name for info in source.input}
+    for tensor in source.initializer:
+        if _is_small(tensor):
+            graph.initializer.append(tensor)
+        elif tensor.name not in named:
+            graph.input.append(_as_input(tensor))
+    return light
+
+
+def _is_small(tensor: TensorProto) -> bool:
+    """Whether it may be the shape of a reshape, which inference must read."""
+    return math.prod(tensor.dims) <= 64 and tensor.data_location != TensorProto.EXTERNAL
+
+
+def _as_input(tensor: TensorProto) -> ValueInfoProto:
+    dims: Iterable[int] = tensor.dims
+    return onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(dims))
