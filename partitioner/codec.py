@@ -50,14 +50,14 @@ def calibrate(features: Mapping[str, NDArray[np.float32]]) -> dict[str, Quantisa
     """The ranges of the boundary tensors on the images that made these features.
 
     Args:
-        features: Boundary tensors ``[n, …]`` by name; channels are axis 1 of four axes or more.
+        features: Boundary tensors ``[n, …]`` by name; channels are axis 1 of four axes.
 
     Returns:
         A range for each.
     """
     ranges = {}
     for name, value in features.items():
-        if value.ndim >= 4:
+        if value.ndim == 4:
             axes = tuple(axis for axis in range(value.ndim) if axis != 1)
             ranges[name] = QuantisationRange(1, np.abs(value).max(axis=axes).astype(np.float32))
         else:

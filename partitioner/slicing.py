@@ -84,7 +84,10 @@ class Slicer:
         if cut.name == EDGE_ONLY:
             return Halves(self.extract(inputs, results), self.extract(results, results))
         boundary = tuple(tensor.name for tensor in cut.tensors)
-        return Halves(self.extract(inputs, boundary), self.extract(boundary, results))
+        tail = self.extract(boundary, results)
+        # An input that is still needed behind the cut is handed on, under its second name.
+        rename_values(tail.graph, {name: f"{name}{PASSED}" for name in boundary if name in inputs})
+        return Halves(self.extract(inputs, boundary), tail)
 
     def extract(self, inputs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
         """The part of the graph between some values and others.
@@ -106,7 +109,8 @@ class Slicer:
                 f"the exported graph has no value {missing[0]!r}: a cut's tensors must be among "
                 "the boundaries that it was exported with"
             )
-        kept, reads, sized = self._reach(set(inputs), outputs)
+        copies = self._copied(inputs)
+        kept, reads, sized = self._reach({*inputs, *copies}, outputs)
         part = ModelProto()
         part.CopyFrom(_without_graph(self.exported.proto))
         graph = part.graph
@@ -118,6 +122,8 @@ class Slicer:
             node.CopyFrom(self.graph.node[position])
             if position in sized:
                 self._read_batch_off(node, inputs)
+        for node in graph.node:
+            node.input[:] = [copies.get(value, value) for value in node.input]
         self._pass_through(graph, inputs, outputs)
         graph.initializer.extend(self._initializers[name] for name in sorted(reads))
         made = {value for node in graph.node for value in node.output}
@@ -126,6 +132,23 @@ class Slicer:
             self._infos[name] for name in sorted(made - outside) if name in self._infos
         )
         return part
+
+    def _copied(self, inputs: Sequence[str]) -> dict[str, str]:
+        """Values that an input of the slice is a mere copy of, with that input's name.
+
+        The exporter lets the readers of a copy read the original, which is not there behind a cut.
+        """
+        copies: dict[str, str] = {}
+        for name in inputs:
+            source = name
+            while source in self._producer:
+                node = self.graph.node[self._producer[source]]
+                if node.op_type != "Identity":
+                    break
+                source = node.input[0]
+                if source not in inputs:
+                    copies.setdefault(source, name)
+        return copies
 
     def _reach(
         self, inputs: set[str], outputs: Sequence[str]
