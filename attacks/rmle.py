@@ -29,7 +29,7 @@ from splitdeploy.attacks.objective import (
     outside,
     total_variation,
 )
-from splitdeploy.attacks.spectral import SpectralImage
+from splitdeploy.attacks.spectral import GREY, SpectralImage
 from splitdeploy.attacks.steps import Plateau, Run
 from splitdeploy.attacks.target import TargetView
 from splitdeploy.attacks.threat import WHITE_BOX
@@ -104,6 +104,9 @@ class Rmle(Attack):
         prior_weight: Of the mean square of the white coordinates, beside a distance that is 1 for
             smashed data of zero.
         tv_weight: Of the total variation (β = 1) a pixel.
+        colour_weight: Of the squared distance of the mean colour to grey, times the distance to the
+            smashed data: it binds where these are poorly explained, as deep features are, which
+            hardly depend on brightness, and vanishes where they are matched.
         bounds_weight: Of the mean squared excess over the bounds of a pixel.
         history: Curvature pairs of L-BFGS.
         first_step: Root mean square of its first step, in white coordinates.
@@ -118,10 +121,11 @@ class Rmle(Attack):
     def __init__(
         self,
         passes: int = 150,
-        exponent: float = 1.2,
+        exponent: float = 1.5,
         prior_weight: float = 1e-2,
-        tv_weight: float = 0.0,
-        bounds_weight: float = 1.0,
+        tv_weight: float = 0.5,
+        colour_weight: float = 5.0,
+        bounds_weight: float = 10.0,
         history: int = 20,
         first_step: float = 0.05,
     ) -> None:
@@ -130,12 +134,13 @@ class Rmle(Attack):
                 "expected at least 2 passes, a history of at least 1, a positive first_step and a "
                 f"non-negative exponent, got {passes}, {history}, {first_step}, {exponent}"
             )
-        if min(prior_weight, tv_weight, bounds_weight) < 0:
+        if min(prior_weight, tv_weight, colour_weight, bounds_weight) < 0:
             raise AttackError("expected weights of zero or more in rmle, got a negative one")
         self.passes = passes
         self.exponent = exponent
         self.prior_weight = prior_weight
         self.tv_weight = tv_weight
+        self.colour_weight = colour_weight
         self.bounds_weight = bounds_weight
         self.history = history
         self.first_step = first_step
@@ -168,7 +173,9 @@ class Rmle(Attack):
         return pixels
 
     def _losses(self, white: Tensor, pixels: Tensor, distance: FeatureDistance) -> Tensor:
-        loss = distance(pixels) + self.prior_weight * white.square().flatten(1).mean(1)
+        colour = (pixels.mean((2, 3)) - GREY).square().mean(1)
+        loss = distance(pixels) * (1.0 + self.colour_weight * colour)
+        loss = loss + self.prior_weight * white.square().flatten(1).mean(1)
         if self.bounds_weight:
             loss = loss + self.bounds_weight * outside(pixels, distance.target.bounds)
         if self.tv_weight:
