@@ -9,8 +9,8 @@ as three presets, which are different algorithms:
   from zeros there (the data's mean colour), AMSGrad with eps 1e-3, 5000 steps. Their λ grows with
   depth (0, 10, 1000 on CIFAR-10's three cuts); 0 is that of the first.
 - ``fast``, ours: the same objective, relative to each tensor's energy, over white spectral
-  coordinates (`splitdeploy.attacks.spectral`) by a batched L-BFGS, which reaches in some dozens of
-  passes what Adam on pixels does not in thousands. A sweep uses it.
+  coordinates (`splitdeploy.attacks.spectral`) by a batched L-BFGS. On SqueezeNet's early and
+  middle cuts it recovers more in 15 passes than ``code`` does in 150. A sweep uses it.
 """
 
 from __future__ import annotations
