@@ -29,7 +29,7 @@ def measure_leakage(
     *,
     noise: Noise,
     prior: ImagePrior,
-    steps: int = 12,
+    steps: int = 8,
     probes: int = 1,
     deadline_s: float | None = None,
     seed: int = 0,

@@ -124,10 +124,6 @@ class ImagePrior:
         """The natural logarithm of det C."""
         return float(self.variance.log().sum())
 
-    def precision_trace(self) -> float:
-        """The trace of C⁻¹, the prior's own Fisher information."""
-        return float((1.0 / self.variance).sum())
-
     def describe(self) -> str:
         """The prior in a sentence, for the report."""
         exponents = sorted({f"{e:.2f}" for e in self.law.exponent})
