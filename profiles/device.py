@@ -189,7 +189,7 @@ def _device(
         modes={mode["name"]: PowerMode(**mode) for mode in entry["modes"]},
         default_mode=entry["default_mode"],
         idle_w=entry["idle_w"],
-        constants=ModelConstants(**(shared["constants"] | fitted | entry.get("published", {}))),
+        constants=ModelConstants(**(shared["constants"] | fitted | entry.get("overrides", {}))),
         precision_time=entry.get("precision_time", {}),
         derived_from=entry.get("derived_from"),
         error=ModelError(**error),

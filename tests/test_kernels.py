@@ -1,6 +1,5 @@
 """Fused kernels: exact counts against closed forms, and the fusions that decide them."""
 
-import dataclasses
 import warnings
 from collections import Counter
 
@@ -11,18 +10,8 @@ import torchvision
 from onnx import TensorProto, helper, parser
 from torch import nn
 
-from splitdeploy.partitioner.fit import (
-    EXPECTED,
-    OVERLAP,
-    SHARED,
-    PublishedLatency,
-    fit_constants,
-    published_latencies,
-    relative_error,
-)
 from splitdeploy.partitioner.kernels import kernel_groups
 from splitdeploy.partitioner.onnx_shapes import graph_shapes, symbolic_size
-from splitdeploy.profiles.device import DEVICES
 from splitdeploy.profiles.kernel import KernelGroup
 
 
@@ -284,55 +273,3 @@ def test_a_transformer_against_its_closed_form() -> None:
     assert counts["matmul"] == 2 * blocks
     assert counts["reduce"] == 3 * blocks + 1, "two layer norms and a softmax, a norm at the end"
     assert counts["elementwise"] == 1, "only the positions join no kernel before them"
-
-
-def test_the_fit_finds_the_way_back_to_constants_that_made_the_rows() -> None:
-    graphs = {
-        f"resnet{place}": (
-            KernelGroup("a", "conv", 10**8 * place, 10**5, 10**5, 10**5, 64, 9, 1, 576),
-            KernelGroup("b", "pointwise", 10**8, 10**6 * place, 10**6, 10**4, 64, 1, 1, 64),
-        )
-        for place in range(1, 9)
-    }
-    expected = fit_constants([], graphs, DEVICES)
-    truth = {
-        board: dataclasses.replace(
-            constants,
-            compute_efficiency=constants.compute_efficiency * 1.3,
-            memory_efficiency=constants.memory_efficiency * 0.8,
-        )
-        for board, constants in expected.items()
-    }
-    rows = []
-    for name in graphs:
-        row = PublishedLatency("jetson-nano", name, "fp16", 1.0, "", "")
-        latency_s = 1 + relative_error(row, graphs, DEVICES, truth)
-        rows.append(dataclasses.replace(row, latency_s=latency_s))
-    before = [abs(relative_error(row, graphs, DEVICES, expected)) for row in rows]
-    found = fit_constants(rows, graphs, DEVICES)
-    after = [abs(relative_error(row, graphs, DEVICES, found)) for row in rows]
-    # The second sum keeps pulling, so rows are met within a fraction of their width of 5 %.
-    assert max(after) < 0.02 < 0.1 < max(before)
-    assert found["jetson-agx-xavier"].sync_s == pytest.approx(expected["jetson-agx-xavier"].sync_s)
-
-
-def test_the_stored_constants_are_shared_as_the_fit_shares_them() -> None:
-    boards = [DEVICES[name].constants for name in EXPECTED]
-    for key in (*SHARED, "overlap"):
-        assert len({getattr(constants, key) for constants in boards}) == 1
-    assert boards[0].overlap == OVERLAP
-
-
-def test_disputed_rows_are_october_densenets_on_xavier_alone() -> None:
-    rows = published_latencies()
-    disputed = [row for row in rows if row.disputed]
-    assert {row.family for row in disputed} == {"densenet"}
-    assert {row.device for row in disputed} == {"jetson-agx-xavier"}
-    assert len(disputed) == 3
-    assert len({row.family for row in rows}) == 8
-    for row in disputed:
-        june = next(
-            other for other in rows
-            if (other.device, other.model) == (row.device, row.model) and not other.disputed
-        )  # fmt: skip
-        assert row.latency_s > 1.8 * june.latency_s
