@@ -6,32 +6,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from splitdeploy.profiles.device import DeviceProfile
-from splitdeploy.profiles.simulate import simulate_latency
-
 from splitdeploy.edge_runtime.segments import SegmentTimes
 from splitdeploy.partitioner.codec import PRECISIONS
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint, item_bytes
+from splitdeploy.profiles.device import DeviceProfile
 from splitdeploy.profiles.kernel import KernelGroup
 from splitdeploy.profiles.measurement import Measurement, Source
 from splitdeploy.profiles.network import NetworkProfile
 from splitdeploy.profiles.power import compute_energy_j, radio_energy_j
 from splitdeploy.profiles.report import Energy, StageLatency
+from splitdeploy.profiles.simulate import simulate_latency
 
 NOTHING = Measurement.single(0.0, "predicted")
 
 
 @dataclass(frozen=True)
 class Sides:
-    """How long each half of a cut computes."""
+    """How long each half of a cut computes, and how busy the head keeps its device."""
 
     edge: Measurement
     cloud: Measurement
+    edge_load: float = 1.0
 
 
 def simulated(
     groups: Sequence[KernelGroup], device: DeviceProfile, precision: str, power_mode: str | None
-) -> Measurement:
+) -> tuple[Measurement, float]:
     """The simulated time of one half.
 
     Args:
@@ -41,12 +41,13 @@ def simulated(
         power_mode: By name; None for the device's default.
 
     Returns:
-        The median, and the 95th percentile by the device model's error.
+        The median, with the 95th percentile by the device model's error; and the share of the time
+        in which the device has work, from 0 to 1.
     """
     if not groups:
-        return NOTHING
+        return NOTHING, 0.0
     found = simulate_latency(groups, device, precision=precision, power_mode=power_mode)
-    return Measurement.single(found.latency_s, device.latency_source, found.p95_s)
+    return Measurement.single(found.latency_s, device.latency_source, found.p95_s), found.load
 
 
 def measured(times: SegmentTimes, boundary: int | None, *, side: str) -> Measurement:
@@ -104,26 +105,29 @@ def _weakest(stages: Sequence[Measurement]) -> Source:
 
 def energy(
     cut: CutPoint,
-    latency: StageLatency,
-    device: DeviceProfile,
+    sides: Sides,
+    device: DeviceProfile | None,
     power_mode: str | None,
     network: NetworkProfile,
     result_bytes: int,
-) -> Energy:
+) -> Energy | None:
     """What one inference costs the device.
 
     Args:
         cut: Its tensors as they are sent.
-        latency: Its stages.
-        device: A device with a power model.
+        sides: The times of its halves.
+        device: What the head runs on; None for this machine, whose power is not measured.
         power_mode: By name; None for the device's default.
         network: Whose radio model applies.
         result_bytes: What comes back.
 
     Returns:
-        Joules for computing and for the radio, and their sum.
+        Joules for computing and for the radio, and their sum; None where no power model is known.
     """
-    compute = compute_energy_j(device, latency.edge.median, power_mode=power_mode)
+    if device is None or device.idle_w is None or device.mode(power_mode).active_w is None:
+        return None
+    busy_s = sides.edge.median
+    compute = compute_energy_j(device, busy_s, power_mode=power_mode, load=sides.edge_load)
     radio = 0.0
     if cut.name != EDGE_ONLY:
         radio = radio_energy_j(network, cut.payload_bytes, result_bytes)

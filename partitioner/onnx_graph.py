@@ -165,14 +165,15 @@ def _info(
     model: ModelProto, name: str, shapes: Shapes, types: dict[str, int]
 ) -> onnx.ValueInfoProto:
     """What the file says of a value, or what inference does: with the batch left open."""
-    for info in model.graph.value_info:
-        if info.name == name:
+    info = onnx.ValueInfoProto()
+    for known in model.graph.value_info:
+        if known.name == name:
+            info.CopyFrom(known)
             return info
     sizes: list[int | str] = list(shapes.of(name))
     batch = model.graph.input[0].type.tensor_type.shape.dim[:1]
     if sizes and batch and batch[0].dim_param:
         sizes[0] = batch[0].dim_param
-    info = onnx.ValueInfoProto()
     info.CopyFrom(
         onnx.helper.make_tensor_value_info(name, types.get(name, TensorProto.FLOAT), sizes)
     )

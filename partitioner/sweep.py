@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from splitdeploy.profiles.device import DeviceProfile
-
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.edge_runtime.session import Session
 from splitdeploy.partitioner import costs
@@ -19,8 +17,9 @@ from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.slicing import Halves, write_slice
 from splitdeploy.partitioner.verify import compare, run_halves
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint
+from splitdeploy.profiles.device import DeviceProfile
 from splitdeploy.profiles.errors import SplitdeployError
-from splitdeploy.profiles.report import CutReport, Energy, Verification
+from splitdeploy.profiles.report import CutReport, Verification
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,9 @@ def _priced(
 ) -> CutReport:
     sides = _sides(plan, cut, places, options, local)
     latency = costs.stage_latency(row.cut, sides, options.network, plan.result_bytes)
-    energy: Energy | None = None
-    if places.edge is not None:
-        energy = costs.energy(
-            row.cut, latency, places.edge, options.power_mode, options.network, plan.result_bytes
-        )
+    energy = costs.energy(
+        row.cut, sides, places.edge, options.power_mode, options.network, plan.result_bytes
+    )
     return replace(
         row,
         latency_s=latency,
@@ -167,21 +164,22 @@ def _sides(
     local: LocalTimes | None,
 ) -> costs.Sides:
     edge = cloud = costs.NOTHING
+    load = 0.0
     halves = plan.slicer.cut(cut)
     place = local.boundaries.get(cut.name) if local else None
     if cut.name != CLOUD_ONLY:
-        if places.edge is None and local is not None:
-            edge = costs.measured(local.times, place, side="head")
-        elif places.edge is not None:
+        if places.edge is not None:
             groups = kernel_groups(halves.head)
-            edge = costs.simulated(groups, places.edge, options.precision, options.power_mode)
+            edge, load = costs.simulated(groups, places.edge, options.precision, options.power_mode)
+        elif local is not None:
+            edge = costs.measured(local.times, place, side="head")
     if cut.name != EDGE_ONLY:
-        if places.cloud is None and local is not None:
-            cloud = costs.measured(local.times, place, side="tail")
-        elif places.cloud is not None:
+        if places.cloud is not None:
             groups = kernel_groups(halves.tail)
-            cloud = costs.simulated(groups, places.cloud, cloud_precision(options), None)
-    return costs.Sides(edge, cloud)
+            cloud, _ = costs.simulated(groups, places.cloud, cloud_precision(options), None)
+        elif local is not None:
+            cloud = costs.measured(local.times, place, side="tail")
+    return costs.Sides(edge, cloud, load)
 
 
 def cloud_precision(options: ProfileOptions) -> str:
