@@ -193,7 +193,7 @@ def print_disputed(
     """What the rows that are not fitted to would do to the figures."""
     print(
         f"\nnot fitted to: {len(disputed)} rows, Xavier's DenseNets of October 2019, which took "
-        "2 to 3 times as long as the same board's in June; no model can meet both"
+        "1.8 to 2.9 times as long as the same board's in June; no model can meet both"
     )
     by_run = sorted(
         [*map(abs, result.fitted_of("jetson-agx-xavier"))]

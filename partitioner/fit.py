@@ -94,7 +94,7 @@ class PublishedLatency:
     def disputed(self) -> bool:
         """Whether another run on the same board differs beyond all noise.
 
-        Xavier's DenseNets took two to three times as long in October 2019 as in June, while all
+        Xavier's DenseNets took 1.8 to 2.9 times as long in October 2019 as in June, while all
         other models agreed within 10 %.
         """
         return (

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
+from splitdeploy.partitioner.onnx_folding import SMALL, infer_shapes
+
 _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -49,7 +51,7 @@ def graph_shapes(model: ModelProto) -> Shapes:
     known = _carried(model)
     made = {name for node in model.graph.node for name in node.output if name}
     if made - known.keys():
-        inferred = onnx.shape_inference.infer_shapes(_without_weights(model), data_prop=True)
+        inferred = infer_shapes(_without_weights(model))
         known = _carried(inferred) | known
     return Shapes(known)
 
@@ -107,7 +109,11 @@ def _without_weights(model: ModelProto) -> ModelProto:
     graph.node.extend(source.node)
     graph.input.extend(source.input)
     graph.output.extend(source.output)
-    graph.value_info.extend(source.value_info)
+    for info in (*graph.input, *graph.output):
+        for dimension in info.type.tensor_type.shape.dim:
+            # Inference follows numbers further than symbols.
+            if dimension.HasField("dim_param"):
+                dimension.dim_value = symbolic_size(dimension.dim_param)
     named = {info.name for info in source.input}
     for tensor in source.initializer:
         if _is_small(tensor):
@@ -119,7 +125,7 @@ def _without_weights(model: ModelProto) -> ModelProto:
 
 def _is_small(tensor: TensorProto) -> bool:
     """Whether it may be the shape of a reshape, which inference must read."""
-    return math.prod(tensor.dims) <= 64 and tensor.data_location != TensorProto.EXTERNAL
+    return math.prod(tensor.dims) <= SMALL and tensor.data_location != TensorProto.EXTERNAL
 
 
 def _as_input(tensor: TensorProto) -> ValueInfoProto:

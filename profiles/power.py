@@ -44,7 +44,7 @@ class RadioPower:
 
 _HUANG = (
     "Huang et al., A close examination of performance and power characteristics of 4G LTE "
-    "networks, MobiSys 2012, table 4, as repeated by Neurosurgeon and JointDNN"
+    "networks, MobiSys 2012; the coefficients as later work repeats them"
 )
 
 RADIOS: dict[str, RadioPower] = {

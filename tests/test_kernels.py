@@ -218,6 +218,37 @@ def test_shapes_are_inferred_where_the_model_has_none() -> None:
     assert graph_shapes(model).of("sum") == (1, 12, 8, 8)
 
 
+COMPUTED = """
+agraph (float[N, 3, 10, 10] x) => (float[M, 3, 2, 6, 2, 6] y)
+<int64[1] front = {0}, int64[2] back = {2, 2}, int64[1] six = {6}, int64[1] two = {2},
+ int64[1] last = {3}, int64[1] end = {4}, int64[1] one = {1}>
+{
+    half = Div(back, two)
+    zeros = ConstantOfShape<value = int64[1] {0}>(two)
+    pads = Concat<axis = 0>(zeros, half, zeros, half)
+    p = Pad(x, pads)
+    size = Shape(p)
+    width = Slice(size, last, end, front)
+    count = Div(width, six)
+    batch = Slice(size, front, one, front)
+    three = Slice(size, one, two, front)
+    shape = Concat<axis = 0>(batch, three, count, six, count, six)
+    y = Reshape(p, shape)
+}
+"""
+
+
+def test_shapes_that_the_graph_computes_are_followed() -> None:
+    model = graph(COMPUTED)
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    shapes = graph_shapes(model)
+    assert shapes.of("p") == (1, 3, 12, 12)
+    assert shapes.of("y") == (1, 3, 2, 6, 2, 6)
+    (found,) = kernel_groups(model)
+    assert (found.kind, found.output_elements) == ("copy", 3 * 12 * 12)
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("batch", 1), ("64*s0", 64), ("s0*64 + 3", 67), ("2*(s77//1)", 2), ("", 1), ("x y", 1),
