@@ -28,6 +28,9 @@ from splitdeploy.profiles.report import Baseline, CutReport
 _PICTURE_COST = 2e7
 """What handling the pictures costs beside the head's MACs, in MACs."""
 
+_SHORTEST_S = 0.2
+"""However late it is, every cut gets some evidence."""
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -81,8 +84,9 @@ def expose_cuts(
     reporter.stage("leakage and attacks", max(1, len(pending)))
     for nth, place in enumerate(pending):
         cost = [rows[later].cut.head_macs + _PICTURE_COST for later in pending[nth:]]
-        share = privacy.shares(cost, max(0.5, ends_at - time.perf_counter()))[0]
-        row = guarded(rows[place], partial(_exposed, job, plan.cuts[place], share))
+        now = time.perf_counter()
+        share = privacy.first_share(cost, max(0.0, ends_at - now))
+        row = guarded(rows[place], partial(_exposed, job, plan.cuts[place], now + share))
         state.save(row)
         done[row.cut.index] = row
         reporter.advance()
@@ -101,21 +105,23 @@ def _finished(rows: Sequence[CutReport], state: State) -> dict[int, CutReport]:
     return done
 
 
-def _exposed(job: _Job, cut: CutPoint, share: privacy.Share, row: CutReport) -> CutReport:
+def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutReport:
     head = job.plan.pixel_head(cut)
     if head is None:
         raise AttackError(f"{job.plan.model.name} has no torch graph to take gradients from")
     seed = job.options.seed
+    left_s = max(_SHORTEST_S, ends_at - time.perf_counter())
     leaked = privacy.leakage(
         head,
         job.pixels,
         noise=job.noise,
         prior=job.prior,
-        deadline_s=share.leakage_s,
+        deadline_s=privacy.LEAKAGE_SHARE * left_s,
         seed=seed,
     )
     seen = observe(job.plan, cut, row.cut, job.options.precision)
-    record, found = privacy.attack(head, seen, job.pixels, deadline_s=share.attack_s, seed=seed)
+    left_s = max(_SHORTEST_S, ends_at - time.perf_counter())
+    record, found = privacy.attack(head, seen, job.pixels, deadline_s=left_s, seed=seed)
     picture = privacy.write_picture(job.run, cut.name, record.name, job.pixels, found)
     return replace(
         row,

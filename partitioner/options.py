@@ -48,7 +48,7 @@ class ProfileOptions:
     image_count: int = 4
     budget_s: float = 60.0
     privacy: bool = True
-    noise: str = "snr:40"
+    noise: str = "snr:30"
     fps: float | None = None
     constraints: Constraints = Constraints()
     objective: Objective = Objective()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,31 +21,24 @@ from splitdeploy.attacks.rmle import Rmle
 from splitdeploy.attacks.target import AttackTarget
 from splitdeploy.profiles.report import AttackRecord, LeakageRecord
 
-
-@dataclass(frozen=True)
-class Share:
-    """Seconds that one cut may take for its leakage and for its attack."""
-
-    leakage_s: float
-    attack_s: float
+LEAKAGE_SHARE = 0.3
+"""The part of a cut's time that its leakage may take; the attack gets what is left of it."""
 
 
-def shares(costs: Sequence[float], seconds: float) -> list[Share]:
-    """Divide the time that is left among the cuts, by what a pass through their heads costs.
+def first_share(costs: Sequence[float], seconds: float) -> float:
+    """What the first of some cuts may take of the time that is left.
 
-    Half of it goes by cost, so that deep heads get as many steps as shallow ones can use; half of
-    it evenly, so that none goes without.
+    Most of it goes by cost, so that deep heads get as many steps as shallow ones; the rest evenly,
+    so that none goes without.
 
     Args:
-        costs: Of each head, in any unit.
+        costs: Of a pass through each head that is still to be done, in any unit; positive.
         seconds: In all.
 
     Returns:
-        A share for each.
+        Seconds for the first.
     """
-    total = sum(costs) or 1.0
-    parts = [seconds * (0.7 * cost / total + 0.3 / len(costs)) for cost in costs]
-    return [Share(0.3 * part, 0.7 * part) for part in parts]
+    return seconds * (0.7 * costs[0] / sum(costs) + 0.3 / len(costs))
 
 
 def leakage(

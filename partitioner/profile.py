@@ -13,8 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from splitdeploy.profiles.device import DeviceProfile, find_device
-
 from splitdeploy.partitioner.bundle import BundleFacts, write_bundle
 from splitdeploy.partitioner.deployed import deployed_halves
 from splitdeploy.partitioner.digest import bytes_sha256
@@ -28,6 +26,7 @@ from splitdeploy.partitioner.recommend import judge, recommend
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.state import State
 from splitdeploy.partitioner.sweep import Places, cloud_precision, price_cuts, verify_cuts
+from splitdeploy.profiles.device import DeviceProfile, find_device
 from splitdeploy.profiles.errors import InfeasibleError, OutputError
 from splitdeploy.profiles.report import CutReport, ModelInfo, PlaceInfo, SweepReport
 from splitdeploy.profiles.report_writer import row_to_json

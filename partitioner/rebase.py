@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from splitdeploy.profiles.power import radio_energy_j
-
 from splitdeploy.profiles.cut import EDGE_ONLY
 from splitdeploy.profiles.measurement import Measurement
 from splitdeploy.profiles.network import NetworkProfile
+from splitdeploy.profiles.power import radio_energy_j
 from splitdeploy.profiles.report import CutReport, SweepReport
 
 

@@ -134,10 +134,8 @@ class Slicer:
         return part
 
     def _copied(self, inputs: Sequence[str]) -> dict[str, str]:
-        """Values that an input of the slice is a mere copy of, with that input's name.
-
-        The exporter lets the readers of a copy read the original, which is not there behind a cut.
-        """
+        """Values that an input of the slice is a mere copy of, with that input's name."""
+        # The exporter lets the readers of a copy read the original, which a tail does not have.
         copies: dict[str, str] = {}
         for name in inputs:
             source = name

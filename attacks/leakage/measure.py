@@ -85,7 +85,7 @@ def measure_leakage(
         rank_at_most=int(ranks.max()),
         dimensions=d,
         dfil=_dfil(traces.cpu().numpy()),
-        fil_max=_largest(whitened),
+        fil_max=_largest(whitened, ends),
         noise_sigma=level.relative,
         noise=level.text,
         prior=prior.describe(),
@@ -142,18 +142,17 @@ def _dfil(traces: NDArray[np.float64]) -> Estimate:
     return Estimate(float(images.mean()), error)
 
 
-def _largest(whitened: Whitened) -> float:
+def _largest(whitened: Whitened, ends: float | None) -> float:
     """The largest eigenvalue of I over the images, from below: ‖A u‖²/‖u‖² after power steps."""
+    # The probes were pulled through Aᵀ once already, which is a step; more while there is time.
     direction = whitened.probes[0]
-    quotient = torch.zeros(())
-    for _ in range(_POWER_STEPS):
+    for step in range(1, _POWER_STEPS + 1):
         norm = direction.norm(dim=1, keepdim=True)
-        unit = direction / norm.clamp_min(torch.finfo(norm.dtype).tiny)
-        pushed = whitened.push(unit)
-        size = pushed.norm(dim=1, keepdim=True)
-        direction = whitened.pull(pushed / size.clamp_min(torch.finfo(size.dtype).tiny))
-        quotient = direction.double().square().sum(dim=1).amax()
-    return float(quotient)
+        pushed = whitened.push(direction / norm.clamp_min(torch.finfo(norm.dtype).tiny))
+        if step == _POWER_STEPS or (ends is not None and time.perf_counter() > ends):
+            break
+        direction = whitened.pull(pushed)
+    return float(pushed.double().square().sum(dim=1).amax())
 
 
 def _exact(
