@@ -21,15 +21,15 @@ from splitdeploy.attacks.rmle import Rmle
 from splitdeploy.attacks.target import AttackTarget
 from splitdeploy.profiles.report import AttackRecord, LeakageRecord
 
-LEAKAGE_SHARE = 0.3
+LEAKAGE_SHARE = 0.4
 """The part of a cut's time that its leakage may take; the attack gets what is left of it."""
 
 
 def first_share(costs: Sequence[float], seconds: float) -> float:
     """What the first of some cuts may take of the time that is left.
 
-    Most of it goes by cost, so that deep heads get as many steps as shallow ones; the rest evenly,
-    so that none goes without.
+    Half goes by cost, so that a step through a deep head is affordable; half evenly, because the
+    shallow heads are where more steps still tell something.
 
     Args:
         costs: Of a pass through each head that is still to be done, in any unit; positive.
@@ -38,7 +38,7 @@ def first_share(costs: Sequence[float], seconds: float) -> float:
     Returns:
         Seconds for the first.
     """
-    return seconds * (0.7 * costs[0] / sum(costs) + 0.3 / len(costs))
+    return seconds * (0.5 * costs[0] / sum(costs) + 0.5 / len(costs))
 
 
 def leakage(
