@@ -5,8 +5,8 @@
 DIR holds ``weights/squeezenet1_0_imagenet.pth`` (torchvision's state dict of squeezenet1_0, trained
 on ImageNet) and ``imagenet_sample/`` (photographs). At every block cut FSInfo of the exported head
 stands beside the SSIM that the white-box attack reaches; their rank correlation over the cuts
-between the two ends, with a 95 % interval by bootstrap over the cuts, says whether the metric orders
-the cuts as the attack does. Results are written as they come; an interrupted run goes on.
+between the two ends, with a 95 % interval by bootstrap over the cuts, says whether the metric
+orders the cuts as the attack does. Results are written as they come; an interrupted run goes on.
 """
 
 from __future__ import annotations

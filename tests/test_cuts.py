@@ -6,8 +6,8 @@ import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from small_models import build
+
 from splitdeploy.partitioner.cuts import find_cuts, find_named_cuts
 from splitdeploy.partitioner.graph import GraphNode, TracedGraph
 from splitdeploy.partitioner.trace import trace_module

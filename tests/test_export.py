@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 from numpy.typing import NDArray
-
 from small_models import MODELS, build
+
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.partitioner.codec import add_codec, calibrate, sent_tensors
 from splitdeploy.partitioner.cuts import find_cuts
@@ -35,9 +35,7 @@ class Cut:
         self.model, self.example = build(name)
         self.trace: Trace = trace_module(self.model, self.example)
         self.cuts = find_cuts(self.trace.graph, grain)
-        self.exported: ExportedModel = export_onnx(
-            self.trace, boundary_values(self.cuts), folder
-        )
+        self.exported: ExportedModel = export_onnx(self.trace, boundary_values(self.cuts), folder)
         self.slicer = Slicer(self.exported)
         leaves, spec = pytree.tree_flatten(self.example)
         generator = torch.Generator().manual_seed(1)

@@ -6,16 +6,47 @@ The public names load on first use, so that ``import splitdeploy`` stays light o
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from splitdeploy.attacks.base import run_attack as run_attack
+    from splitdeploy.attacks.leakage.measure import measure_leakage as measure_leakage
+    from splitdeploy.attacks.registry import find_attack as find_attack
+    from splitdeploy.attacks.target import AttackTarget as AttackTarget
+    from splitdeploy.partitioner.api import find_cuts as find_cuts
+    from splitdeploy.partitioner.api import profile as profile
+    from splitdeploy.partitioner.api import split as split
+    from splitdeploy.partitioner.models import load_model as load_model
+    from splitdeploy.partitioner.recommend import recommend as recommend
+    from splitdeploy.profiles.cut import CutPoint as CutPoint
+    from splitdeploy.profiles.cut import TensorSpec as TensorSpec
+    from splitdeploy.profiles.errors import SplitdeployError as SplitdeployError
+    from splitdeploy.profiles.network import NetworkProfile as NetworkProfile
+    from splitdeploy.profiles.report import Constraints as Constraints
+    from splitdeploy.profiles.report import Objective as Objective
+    from splitdeploy.profiles.report import SweepReport as SweepReport
+    from splitdeploy.profiles.store import read_report as read_report
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "AttackTarget": "splitdeploy.attacks.target:AttackTarget",
     "Constraints": "splitdeploy.profiles.report:Constraints",
     "CutPoint": "splitdeploy.profiles.cut:CutPoint",
     "NetworkProfile": "splitdeploy.profiles.network:NetworkProfile",
+    "Objective": "splitdeploy.profiles.report:Objective",
+    "SplitdeployError": "splitdeploy.profiles.errors:SplitdeployError",
     "SweepReport": "splitdeploy.profiles.report:SweepReport",
     "TensorSpec": "splitdeploy.profiles.cut:TensorSpec",
+    "find_attack": "splitdeploy.attacks.registry:find_attack",
+    "find_cuts": "splitdeploy.partitioner.api:find_cuts",
+    "load_model": "splitdeploy.partitioner.models:load_model",
+    "measure_leakage": "splitdeploy.attacks.leakage.measure:measure_leakage",
+    "profile": "splitdeploy.partitioner.api:profile",
+    "read_report": "splitdeploy.profiles.store:read_report",
+    "recommend": "splitdeploy.partitioner.recommend:recommend",
+    "run_attack": "splitdeploy.attacks.base:run_attack",
+    "split": "splitdeploy.partitioner.api:split",
 }
 """Where each public name lives: ``module:attribute``."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from splitdeploy.cli import options as shared
-from splitdeploy.profiles.errors import UnknownNameError, UsageError, VerificationError
+from splitdeploy.profiles.errors import UnknownNameError, UsageError
 from splitdeploy.profiles.units import format_size
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -45,6 +45,7 @@ def command(model: str, cut: str, out: Path, precision: str, **given: Any) -> No
         raise UnknownNameError("precision", precision, PRECISIONS)
     if "," in cut or cut in {"all", "block", "layer", "op"}:
         raise UsageError(f"expected the name of one cut, got {cut!r} (see: splitdeploy cuts MODEL)")
+    from splitdeploy.partitioner.api import split
     from splitdeploy.partitioner.models import load_model, parse_shape
     from splitdeploy.partitioner.progress import bars
 
@@ -52,7 +53,16 @@ def command(model: str, cut: str, out: Path, precision: str, **given: Any) -> No
     with bars(quiet=given["quiet"]) as reporter:
         reporter.stage("loading", 1)
         loaded = load_model(model, weights=given["weights"], input_shape=shape, seed=given["seed"])
-        row = _export(loaded, cut, out, precision, given, reporter)
+        row = split(
+            loaded,
+            cut,
+            out,
+            precision=precision,
+            images=shared.given_images(given["images"]),
+            image_count=given["image_count"],
+            seed=given["seed"],
+            reporter=reporter,
+        )
     click.echo(out)
     error = row.verified.max_rel_error if row.verified else 0.0
     click.echo(
@@ -60,34 +70,3 @@ def command(model: str, cut: str, out: Path, precision: str, **given: Any) -> No
         f"equals the whole model to {error:.1e}",
         err=True,
     )
-
-
-def _export(
-    loaded: Any, cut: str, out: Path, precision: str, given: dict[str, Any], reporter: Any
-) -> Any:
-    import tempfile
-
-    from splitdeploy.partitioner.plan import make_plan
-    from splitdeploy.partitioner.profile import check_writable, write_cut_bundle
-    from splitdeploy.partitioner.sweep import verify_cuts
-
-    check_writable(out)
-    with tempfile.TemporaryDirectory(prefix="splitdeploy-") as folder:
-        plan = make_plan(
-            loaded,
-            cuts=cut,
-            precision=precision,
-            images=shared.given_images(given["images"]),
-            image_count=given["image_count"],
-            seed=given["seed"],
-            folder=Path(folder),
-        )
-        rows = verify_cuts(plan, reporter)
-        place = next((i for i, row in enumerate(rows) if row.name == cut), None)
-        if place is None:
-            raise UsageError(f"expected a cut, got {cut!r} (see: splitdeploy cuts MODEL)")
-        if rows[place].error is not None:
-            raise VerificationError(f"{cut}: {rows[place].error}")
-        reporter.stage("writing the bundle", 1)
-        write_cut_bundle(plan, place, precision, rows[place], out)
-        return rows[place]
