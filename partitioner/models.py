@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from splitdeploy.partitioner.program import load_program
-from splitdeploy.partitioner.trace import Trace, from_program, trace_module
+from splitdeploy.partitioner.trace import Trace, from_program, has_dynamic_batch, trace_module
 from splitdeploy.partitioner.weights import (
     Weights,
     apply_state,
@@ -73,7 +73,7 @@ class LoadedModel:
         input: What it takes.
         example: Positional inputs with a batch of one.
         weights: Where they come from.
-        onnx_path: The file, for an ``.onnx`` model.
+        onnx_path: The file, for an ``.onnx`` model; its example inputs are drawn at random.
         program: The exported program, for a ``.pt2`` file.
     """
 
@@ -96,9 +96,8 @@ class LoadedModel:
             ModelError: It cannot be traced, or it is an ``.onnx`` file, which has no torch graph.
         """
         if self.program is not None:
-            return from_program(
-                self.program.run_decompositions({}), self.example, dynamic_batch=False
-            )
+            program = self.program.run_decompositions({})
+            return from_program(program, self.example, dynamic_batch=has_dynamic_batch(program))
         if self.module is None:
             raise ModelError(f"{self.name} has no torch graph: an .onnx file is cut as it is")
         return trace_module(self.module, self.example)
@@ -141,10 +140,9 @@ def load_model(
         WeightsError: The weights cannot be loaded, or are of another model.
     """  # noqa: DOC502
     suffix = Path(model).suffix
-    if suffix == ".onnx":
-        return _onnx_model(Path(model), weights)
-    if suffix == ".pt2":
-        return _program_model(Path(model), weights)
+    if suffix in {".onnx", ".pt2"}:
+        _holds_its_own(Path(model), weights, input_shape)
+        return _onnx_model(Path(model), seed) if suffix == ".onnx" else _program_model(Path(model))
     if ":" in model:
         return _factory_model(model, weights, input_shape, seed)
     return _torchvision_model(model, weights, input_shape, seed)
@@ -162,11 +160,19 @@ def _torchvision_model(
     pretrained = torchvision.models.get_model_weights(name).DEFAULT
     transforms = pretrained.transforms()
     size = transforms.crop_size[0]
-    module = _seeded(lambda: torchvision.models.get_model(name, weights=None), seed)
-    found = _torchvision_weights(name, module, weights, pretrained.url, seed)
     shape = tuple(input_shape) if input_shape else (3, size, size)
+    build = partial(torchvision.models.get_model, name, weights=None, **_sized(name, shape))
+    module = _seeded(build, seed)
+    found = _torchvision_weights(name, module, weights, pretrained.url, seed)
     spec = InputSpec((1, *shape), tuple(transforms.mean), tuple(transforms.std))
     return LoadedModel(name, _frozen(module), spec, (torch.zeros(spec.shape),), found)
+
+
+def _sized(name: str, shape: Sequence[int]) -> dict[str, Any]:
+    """What a model whose parameters depend on the size of its pictures is told of it."""
+    if name.startswith("vit_"):
+        return {"image_size": shape[-1]}
+    return {"input_size": tuple(shape[-2:])} if name.startswith("maxvit") else {}
 
 
 def _torchvision_weights(
@@ -200,12 +206,18 @@ def _factory_model(
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    if not all(part.isidentifier() for part in [*package.split("."), attribute]):
+        raise ModelError(f"expected package.module:factory, got {name!r}")
     try:
         factory = getattr(importlib.import_module(package), attribute)
     except (ImportError, AttributeError) as error:
         raise ModelError(
             f"cannot find {attribute!r} in module {package!r}: {error}; expected "
             "package.module:factory, importable from here"
+        ) from error
+    except Exception as error:  # whatever the user's module raises
+        raise ModelError(
+            f"module {package!r} failed on import: {type(error).__name__}: {error}"
         ) from error
     try:
         made = _seeded(factory, seed)
@@ -222,9 +234,13 @@ def _factory_model(
 
 
 def _own_weights(name: str, module: nn.Module, weights: str, seed: int) -> Weights:
-    """``auto`` keeps what the factory put in, trained or not: only the user knows."""
+    """What the factory put in, unless a file is given; whether trained, only the user knows."""
     if weights == "auto":
         return Weights("the factory's own", state_sha256(module), trained=True)
+    if weights == "none":
+        enliven(module, seed)
+        source = f"the factory's own, seed {seed}, said to be untrained"
+        return Weights(source, state_sha256(module), trained=False)
     return _given_weights(name, module, weights, seed)
 
 
@@ -259,9 +275,17 @@ def _input_spec(shape: tuple[int, ...]) -> InputSpec:
     return InputSpec(shape, (0.0,) * channels, (1.0,) * channels)
 
 
-def _program_model(path: Path, weights: str) -> LoadedModel:
-    _expect_file(path, "exported program")
-    _no_weights(path, weights)
+def _holds_its_own(path: Path, weights: str, input_shape: Sequence[int] | None) -> None:
+    """Refuse options that a file decides."""
+    if not path.is_file():
+        raise ModelError(f"expected a model file at {path}, there is none: check the path")
+    if weights != "auto":
+        raise UsageError(f"{path} holds its own weights: leave --weights out")
+    if input_shape is not None:
+        raise UsageError(f"{path} has its own input shape: leave --input-shape out")
+
+
+def _program_model(path: Path) -> LoadedModel:
     program = load_program(path)
     if program.example_inputs is None:
         raise ModelError(f"{path} holds no example inputs: save it with torch.export.save again")
@@ -269,6 +293,8 @@ def _program_model(path: Path, weights: str) -> LoadedModel:
     first = _first_tensor(inputs)
     if first is None:
         raise ModelError(f"{path} takes no tensor, expected a model with a tensor input")
+    if first.dim() and first.shape[0] != 1 and not has_dynamic_batch(program):
+        raise ModelError(_batch_of(path, first.shape[0]))
     digest = state_sha256(program.module())
     found = Weights(f"in {path.name}", digest, trained=True)
     return LoadedModel(
@@ -276,24 +302,33 @@ def _program_model(path: Path, weights: str) -> LoadedModel:
     )
 
 
-def _onnx_model(path: Path, weights: str) -> LoadedModel:
-    _expect_file(path, "ONNX model")
-    _no_weights(path, weights)
-    from splitdeploy.partitioner.onnx_graph import onnx_input_shape, onnx_sha256
+def _onnx_model(path: Path, seed: int) -> LoadedModel:
+    from splitdeploy.partitioner.onnx_graph import onnx_inputs, onnx_sha256
 
-    shape = onnx_input_shape(path)
+    inputs = onnx_inputs(path)
+    for spec in inputs:
+        if spec.shape and spec.shape[0] != 1:
+            raise ModelError(_batch_of(path, spec.shape[0]))
     found = Weights(f"in {path.name}", onnx_sha256(path), trained=True)
-    return LoadedModel(path.stem, None, _input_spec(shape), (), found, onnx_path=path)
+    draw = np.random.default_rng(seed)
+    # A file has no example inputs; integers may be indices, of which only zero is surely one.
+    example = tuple(
+        torch.from_numpy(
+            draw.standard_normal(spec.shape).astype(spec.dtype)
+            if spec.dtype.startswith("float")
+            else np.zeros(spec.shape, spec.dtype)
+        )
+        for spec in inputs
+    )
+    shape = _input_spec(inputs[0].shape)
+    return LoadedModel(path.stem, None, shape, example, found, onnx_path=path)
 
 
-def _expect_file(path: Path, what: str) -> None:
-    if not path.is_file():
-        raise ModelError(f"expected an {what} at {path}, there is none: check the path")
-
-
-def _no_weights(path: Path, weights: str) -> None:
-    if weights != "auto":
-        raise UsageError(f"{path} holds its own weights: leave --weights out")
+def _batch_of(path: Path, batch: int) -> str:
+    return (
+        f"{path} takes a fixed batch of {batch}, expected one that may vary, or a batch of one: "
+        "export it with a dynamic batch"
+    )
 
 
 def _seeded(factory: Any, seed: int) -> Any:
