@@ -3,9 +3,9 @@
     python benchmarks/zoo.py [--models resnet18,vgg11] [--out zoo.json]
 
 Weights are random with a fixed seed and pictures have 224 pixels a side (299 for Inception):
-whether a tail on its head's output equals the whole model depends on neither. The images are photographs.
-Results are written as they come, and a run that was interrupted goes on where it stopped. The
-largest models need 12 GB of memory.
+whether a tail on its head's output equals the whole model depends on neither. The images are
+photographs. Results are written as they come, and a run that was interrupted goes on where it
+stopped. The largest models need 12 GB of memory.
 """
 
 from __future__ import annotations
