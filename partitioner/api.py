@@ -16,12 +16,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from splitdeploy.partitioner.bundle import check_replaceable
 from splitdeploy.partitioner.models import LoadedModel
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import choose_cuts, make_plan, model_graph
-from splitdeploy.partitioner.profile import check_writable, write_cut_bundle
 from splitdeploy.partitioner.profile import profile as run_profile
+from splitdeploy.partitioner.profile import write_cut_bundle
 from splitdeploy.partitioner.progress import Reporter, Silent
+from splitdeploy.partitioner.run_folder import check_writable
 from splitdeploy.partitioner.sweep import verify_cuts
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.errors import CutError, VerificationError
@@ -74,6 +76,7 @@ def split(
     """
     told, target = reporter or Silent(), Path(out)
     check_writable(target)
+    check_replaceable(target)
     with tempfile.TemporaryDirectory(prefix="splitdeploy-") as folder:
         plan = make_plan(
             model,

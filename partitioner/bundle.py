@@ -17,6 +17,7 @@ from splitdeploy.cloud_runtime.triton_repository import write_model
 from splitdeploy.partitioner.digest import file_sha256
 from splitdeploy.partitioner.slicing import Halves
 from splitdeploy.profiles.cut import CutPoint
+from splitdeploy.profiles.errors import OutputError
 from splitdeploy.profiles.store import write_atomically
 
 SCHEMA_VERSION = 1
@@ -54,11 +55,15 @@ def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts
 
     Returns:
         The folder.
-    """
+
+    Raises:
+        OutputError: There is a folder of that name that is no bundle, or it cannot be written.
+    """  # noqa: DOC502
+    check_replaceable(folder)
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     try:
+        aside.mkdir(parents=True)
         _write_model(halves.head, weights, aside / "head.onnx")
         _write_model(halves.tail, weights, aside / "tail.onnx")
         served = served_name(facts.model, facts.cut.name)
@@ -68,9 +73,32 @@ def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts
         if folder.is_dir():
             shutil.rmtree(folder)
         aside.replace(folder)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the bundle {folder}: {error.strerror or error}; free space there or "
+            "give another place with --out"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace what is no bundle.
+
+    Args:
+        folder: Where a bundle is to go.
+
+    Raises:
+        OutputError: A folder of that name holds other things, or there is a file.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        raise OutputError(
+            f"{folder} holds other things than a bundle, expected an empty or a new folder, or an "
+            "older bundle: choose another --out"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"expected a folder at {folder}, which is a file: choose another --out")
 
 
 def served_name(model: str, cut: str) -> str:

@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from splitdeploy.partitioner.bundle import BundleFacts, write_bundle
+from splitdeploy.partitioner.bundle import BundleFacts, check_replaceable, write_bundle
+from splitdeploy.partitioner.checks import check_figures, check_options, device_profile
 from splitdeploy.partitioner.deployed import deployed_halves
 from splitdeploy.partitioner.digest import bytes_sha256
 from splitdeploy.partitioner.exposure import expose_cuts
@@ -24,10 +25,11 @@ from splitdeploy.partitioner.plan import Plan, make_plan
 from splitdeploy.partitioner.progress import Reporter, Silent
 from splitdeploy.partitioner.recommend import judge, recommend
 from splitdeploy.partitioner.render_html import render_html
-from splitdeploy.partitioner.state import State
+from splitdeploy.partitioner.run_folder import check_writable, whole_or_nothing
+from splitdeploy.partitioner.state import STATE_FOLDER, State
 from splitdeploy.partitioner.sweep import Places, cloud_precision, price_cuts, verify_cuts
-from splitdeploy.profiles.device import DeviceProfile, find_device
-from splitdeploy.profiles.errors import InfeasibleError, OutputError
+from splitdeploy.profiles.device import DeviceProfile
+from splitdeploy.profiles.errors import InfeasibleError
 from splitdeploy.profiles.report import CutReport, ModelInfo, PlaceInfo, SweepReport
 from splitdeploy.profiles.report_writer import row_to_json
 from splitdeploy.profiles.store import write_atomically, write_cuts_csv, write_report
@@ -62,13 +64,15 @@ def profile(
         InfeasibleError: No cut satisfies the constraints; the report is written all the same,
             without a recommendation.
         OutputError: The run folder cannot be made.
-    """
+        UsageError: The options cannot be meant.
+    """  # noqa: DOC502
     ends_at = (started or time.perf_counter()) + options.budget_s - _RESERVE_S
     told = reporter or Silent()
-    places = Places(_device(options.device), _device(options.cloud))
-    _check_mode(places.edge, options)
+    check_options(options)
+    places = Places(device_profile(options.device), device_profile(options.cloud))
     check_writable(out)
-    with _workspace() as folder:
+    check_replaceable(out / "bundle")
+    with _workspace() as folder, whole_or_nothing(out):
         told.stage("loading, tracing, exporting", 2)
         model = load_model(
             options.model,
@@ -86,11 +90,13 @@ def profile(
             seed=options.seed,
             folder=folder,
         )
+        privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
+        check_figures(options, leakage=privacy)
         state = _open_run(out, plan, options)
         rows = verify_cuts(plan, told)
         local = time_locally(plan, told, _LOCAL_TIMING_S) if None in _sides(places) else None
         rows = price_cuts(plan, rows, places, options, local, told)
-        if options.privacy and plan.pixel_head(plan.cuts[0]) is not None:
+        if privacy:
             rows = expose_cuts(plan, rows, options, state, out, ends_at, told)
         told.stage("recommending and drawing", 3)
         report = _report(plan, rows, places, options, local, command)
@@ -101,47 +107,11 @@ def _sides(places: Places) -> tuple[DeviceProfile | None, DeviceProfile | None]:
     return places.edge, places.cloud
 
 
-def _device(name: str) -> DeviceProfile | None:
-    return None if name == "local" else find_device(name)
-
-
-def _check_mode(edge: DeviceProfile | None, options: ProfileOptions) -> None:
-    """Refuse an unknown power mode before anything is loaded."""
-    if edge is not None:
-        edge.mode(options.power_mode)
-
-
 @contextmanager
 def _workspace() -> Iterator[Path]:
     """A folder for the export, gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="splitdeploy-") as folder:
         yield Path(folder)
-
-
-def check_writable(out: Path) -> None:
-    """Refuse an output place that cannot be written, before any work is done.
-
-    Args:
-        out: A folder that may not exist yet.
-
-    Raises:
-        OutputError: It, or the nearest folder above it, is a file or forbids writing.
-    """
-    place = out
-    while not place.exists() and place != place.parent:
-        if place.is_symlink():
-            break
-        place = place.parent
-    if not place.is_dir():
-        raise OutputError(f"expected a folder at {place}, which is a file: choose another --out")
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"cannot write into {place}: {error.strerror}: choose another --out, or change its "
-            "permissions"
-        ) from error
 
 
 def _open_run(out: Path, plan: Plan, options: ProfileOptions) -> State:
@@ -155,7 +125,7 @@ def _open_run(out: Path, plan: Plan, options: ProfileOptions) -> State:
         "seed": options.seed,
         "version": metadata.version("splitdeploy"),
     }
-    return State(out / "state", settings, resume=options.resume)
+    return State(out / STATE_FOLDER, settings, resume=options.resume)
 
 
 def _report(

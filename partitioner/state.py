@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,14 @@ from splitdeploy.profiles.report import CutReport
 from splitdeploy.profiles.report_reader import row_from_json
 from splitdeploy.profiles.report_writer import row_to_json
 from splitdeploy.profiles.store import write_atomically
+
+STATE_FOLDER = "state"
+"""Its name in a run folder."""
+
+
+def holds_rows(folder: Path) -> bool:
+    """Whether a state folder holds a finished row."""
+    return any(folder.glob("cut-*.json"))
 
 
 class State:
@@ -31,8 +38,9 @@ class State:
         key = hashlib.sha256(text.encode()).hexdigest()
         kept = resume and self._stored_key() == key
         if not kept:
-            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True, exist_ok=True)
+            for stale in folder.glob("cut-*.json"):
+                stale.unlink()
             write_atomically(folder / "key.json", json.dumps({"key": key}))
         self.resumed = kept
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from splitdeploy.cli import options as shared
+from splitdeploy.profiles.device import find_device
 from splitdeploy.profiles.errors import UnknownNameError
 from splitdeploy.profiles.network import find_network
 from splitdeploy.profiles.units import parse_time_s
@@ -110,20 +111,15 @@ def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
     """The options of a sweep, checked as far as that goes without loading anything heavy."""
     device = shared.given_device(given["device"])
     precision = given["precision"] or ("fp16" if device.startswith("jetson") else "fp32")
+    for name in (device, given["cloud"]):
+        if name != "local":
+            find_device(name)
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
-    network = shared.given_network(
-        given["network"], given["uplink"], given["downlink"], given["rtt"]
-    )
+    network = shared.given_network(given)
     budget_s = parse_time_s(given["budget"])
-    constraints = shared.given_constraints(
-        given["max_latency"], given["max_energy"], given["max_edge_memory"], given["max_ssim"],
-        given["max_fsinfo"],
-    )  # fmt: skip
-    objective = shared.given_objective(
-        given["objective"], given["weight_latency"], given["weight_energy"],
-        given["weight_leakage"],
-    )  # fmt: skip
+    constraints = shared.given_constraints(given)
+    objective = shared.given_objective(given)
     out = given["out"] or _default_out(given["model"], device)
 
     from splitdeploy.partitioner.models import parse_shape

@@ -1,0 +1,81 @@
+"""What can be refused before a model is loaded, or before its cuts are measured."""
+
+from __future__ import annotations
+
+from splitdeploy.attacks.leakage.noise import noise_named
+from splitdeploy.partitioner.codec import PRECISIONS
+from splitdeploy.partitioner.constraints import check_constraints
+from splitdeploy.partitioner.options import ProfileOptions
+from splitdeploy.partitioner.scoring import Table, check_objective
+from splitdeploy.profiles.device import DeviceProfile, find_device
+from splitdeploy.profiles.errors import UnknownNameError, UsageError
+
+
+def check_options(options: ProfileOptions) -> None:
+    """Refuse options that cannot be meant.
+
+    Args:
+        options: Of a sweep.
+
+    Raises:
+        UnknownNameError: There is no such device, power mode, precision, noise or objective.
+        UsageError: A number or a limit cannot be meant.
+    """
+    edge = device_profile(options.device)
+    device_profile(options.cloud)
+    if edge is not None:
+        edge.mode(options.power_mode)
+    elif options.power_mode is not None:
+        raise UsageError(
+            f"expected no power mode for this machine, got {options.power_mode!r}: it runs in the "
+            "mode that it is in; leave --power-mode out, or name a simulated device"
+        )
+    if options.precision not in PRECISIONS:
+        raise UnknownNameError("precision", options.precision, PRECISIONS)
+    if options.budget_s <= 0 or options.image_count < 1 or (options.fps or 1) <= 0:
+        raise UsageError(
+            "expected a budget, a count of images and inferences a second above zero, got "
+            f"{options.budget_s} s, {options.image_count} and {options.fps}"
+        )
+    noise_named(options.noise)
+    check_constraints(options.constraints)
+    check_objective(options.objective, Table((), False, False, False, 0.0, 0.0))
+
+
+def check_figures(options: ProfileOptions, *, leakage: bool) -> None:
+    """Refuse an objective that the sweep would have no figures for.
+
+    Args:
+        options: Of a sweep.
+        leakage: Whether leakage is going to be measured.
+
+    Raises:
+        UsageError: It minimises energy where no power model is known, or leakage where none is
+            measured.
+    """
+    edge = device_profile(options.device)
+    if options.objective.name == "energy" and (edge is None or edge.idle_w is None):
+        raise UsageError(
+            f"the objective energy needs a device whose power is known, got {options.device}: "
+            "name a simulated Jetson (see: splitdeploy devices), or another objective"
+        )
+    if options.objective.name == "leakage" and not leakage:
+        raise UsageError(
+            "the objective leakage needs leakage figures, and none are measured here (--no-privacy,"
+            " an ONNX file without gradients, or an input that is no picture): take another"
+        )
+
+
+def device_profile(name: str) -> DeviceProfile | None:
+    """The profile of a device, or None for this machine.
+
+    Args:
+        name: A profile's name, or ``local``.
+
+    Returns:
+        Its profile.
+
+    Raises:
+        UnknownNameError: There is no such device.
+    """  # noqa: DOC502
+    return None if name == "local" else find_device(name)
