@@ -46,6 +46,23 @@ def torch_head(program: ExportedProgram, outputs: Sequence[str]) -> nn.Module:
     return builder.build()
 
 
+class OneByOne(nn.Module):
+    """Runs a batch through a head that takes one input at a time.
+
+    Args:
+        head: From a batch of one to a tuple of tensors, each with the batch first.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """The tensors for a batch ``[n, …]``."""
+        runs = [self.head(batch[place : place + 1]) for place in range(len(batch))]
+        return tuple(torch.cat(parts) for parts in zip(*runs, strict=True))
+
+
 class _Builder:
     def __init__(self, program: ExportedProgram, outputs: Sequence[Node]) -> None:
         self.program = program

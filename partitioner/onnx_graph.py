@@ -8,8 +8,9 @@ from pathlib import Path
 
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
+from onnx.checker import ValidationError
 
-from splitdeploy.partitioner.digest import file_sha256
+from splitdeploy.partitioner.digest import bytes_sha256, file_sha256
 from splitdeploy.partitioner.export import ExportedModel
 from splitdeploy.partitioner.graph import GraphNode, ModuleCall, TracedGraph
 from splitdeploy.partitioner.onnx_macs import node_macs
@@ -52,31 +53,68 @@ def load_onnx(path: Path) -> ModelProto:
     return model
 
 
-def onnx_input_shape(path: Path) -> tuple[int, ...]:
-    """The shape of the first input, a batch that may vary taken as one.
+def onnx_inputs(path: Path) -> tuple[TensorSpec, ...]:
+    """The inputs that are no weights, a batch that may vary taken as one.
 
     Args:
         path: The file.
 
     Returns:
-        The shape.
+        At least one.
+
+    Raises:
+        ModelError: There is none, or one whose size is open beside the batch.
     """
     model = load_onnx(path)
     weights = {tensor.name for tensor in model.graph.initializer}
-    first = next(info for info in model.graph.input if info.name not in weights)
-    return tuple(size.dim_value or 1 for size in first.type.tensor_type.shape.dim)
+    specs = []
+    for info in model.graph.input:
+        if info.name in weights:
+            continue
+        sizes = [size.dim_value for size in info.type.tensor_type.shape.dim]
+        if not all(sizes[1:]):
+            shown = "×".join(str(size or "?") for size in sizes)
+            raise ModelError(
+                f"{path} leaves the size of its input {info.name} open ({shown}), expected a "
+                "batch at most: export it with fixed sizes"
+            )
+        shape = (sizes[0] or 1, *sizes[1:]) if sizes else ()
+        element = info.type.tensor_type.elem_type or TensorProto.FLOAT
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(element).name
+        specs.append(TensorSpec(info.name, shape, dtype))
+    if not specs:
+        raise ModelError(f"{path} has no input, expected a model that computes something of one")
+    return tuple(specs)
 
 
 def onnx_sha256(path: Path) -> str:
-    """The digest of an ONNX file.
+    """The digest of an ONNX file, and of the files that its weights lie in.
 
     Args:
         path: The file.
 
     Returns:
-        Hexadecimal SHA-256.
+        Hexadecimal SHA-256: of the file, or of its digest and the others' where there are others.
+
+    Raises:
+        ModelError: A file of weights is missing.
     """
-    return file_sha256(path)
+    model = load_onnx(path)
+    places = {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    own = file_sha256(path)
+    try:
+        others = [file_sha256(path.parent / place) for place in sorted(places)]
+    except OSError as error:
+        raise ModelError(
+            f"the weights of {path} lie in a file of their own that cannot be read: "
+            f"{error.filename}: {error.strerror}; put it there"
+        ) from error
+    return bytes_sha256("".join([own, *others]).encode()) if others else own
 
 
 def read_onnx_graph(path: Path) -> TracedGraph:
@@ -133,12 +171,21 @@ def import_onnx(path: Path, boundaries: Sequence[str], folder: Path) -> Exported
 
     Raises:
         CutError: The file has no value of such a name.
+        ModelError: Its weights lie in a file of their own that is missing or damaged.
     """
     model = load_onnx(path)
-    onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except (OSError, ValueError, ValidationError) as error:
+        raise ModelError(
+            f"the weights of {path}, which lie in a file of their own, cannot be read: {error}"
+        ) from error
     shapes, types, results = graph_shapes(model), _types(model), _results(model)
     present = {name for node in model.graph.node for name in node.output}
+    taken = {info.name for info in model.graph.input}
     for name in boundaries:
+        if name in taken:
+            continue  # an input that lives on beyond the cut is at hand already
         if name not in present:
             raise CutError(f"{path} has no value {name!r} to cut at: see `splitdeploy cuts {path}`")
         if name not in results:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ from splitdeploy.partitioner.codec import sent_tensors
 from splitdeploy.partitioner.cuts import GRAINS, find_cuts, find_named_cuts
 from splitdeploy.partitioner.export import ExportedModel, boundary_values, export_onnx
 from splitdeploy.partitioner.graph import TracedGraph
-from splitdeploy.partitioner.head_module import torch_head
+from splitdeploy.partitioner.head_module import OneByOne, torch_head
 from splitdeploy.partitioner.models import LoadedModel
 from splitdeploy.partitioner.onnx_graph import import_onnx, read_onnx_graph
 from splitdeploy.partitioner.slicing import Slicer
 from splitdeploy.partitioner.verify import compare
 from splitdeploy.profiles.cut import CLOUD_ONLY, CutPoint
+from splitdeploy.profiles.errors import ModelError, UsageError
 from splitdeploy.profiles.report import Verification
 
 Array = NDArray[Any]
@@ -45,7 +45,7 @@ class Plan:
         pixels: Pictures ``[n, c, h, w]`` on [0, 1]; None where the input is no picture.
         feeds: The model's inputs, normalised, by name.
         expected: What the whole exported model puts out on them, in order.
-        whole: The exported model against the torch model, on the same inputs.
+        whole: The exported model against the model that came, on the same inputs.
         image_source: Where the pictures come from, in words.
     """
 
@@ -58,7 +58,7 @@ class Plan:
     pixels: NDArray[np.float32] | None
     feeds: dict[str, Array]
     expected: tuple[Array, ...]
-    whole: Verification | None
+    whole: Verification
     image_source: str
 
     @property
@@ -84,6 +84,8 @@ class Plan:
         else:
             names = [tensor.name for tensor in cut.tensors]
             head = torch_head(self.model.trace.program, names)
+            if not self.exported.dynamic_batch:
+                head = OneByOne(head)
         return PixelHead(head, self.model.input.mean, self.model.input.std).eval()
 
 
@@ -108,11 +110,17 @@ def choose_cuts(graph: TracedGraph, cuts: str) -> tuple[CutPoint, ...]:
 
     Returns:
         The cuts, in the order of execution.
+
+    Raises:
+        UsageError: The text names no cut.
     """
     grain = "op" if cuts == "all" else cuts
     if grain in GRAINS:
         return find_cuts(graph, grain)
-    return find_named_cuts(graph, [name.strip() for name in cuts.split(",") if name.strip()])
+    names = [name.strip() for name in cuts.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"expected block, layer, all or the names of cuts, got {cuts!r}")
+    return find_named_cuts(graph, names)
 
 
 def make_plan(
@@ -141,7 +149,9 @@ def make_plan(
     """
     graph = model_graph(model)
     chosen = choose_cuts(graph, cuts)
-    pixels, source = _pictures(model, images, image_count, seed)
+    pixels, source = None, "the model's example inputs"
+    if model.input.is_image and len(graph.inputs) == 1:
+        pixels, source = _pictures(model.input.shape, images, image_count, seed)
     values = boundary_values(chosen)
     exported = (
         import_onnx(model.onnx_path, values, folder)
@@ -162,17 +172,15 @@ def make_plan(
         pixels=pixels,
         feeds=feeds,
         expected=expected,
-        whole=_against_torch(model, list(feeds.values()), expected),
+        whole=compare(_original(model, feeds), expected, len(next(iter(feeds.values())))),
         image_source=source,
     )
 
 
 def _pictures(
-    model: LoadedModel, images: Path | None, count: int, seed: int
+    input_shape: tuple[int, ...], images: Path | None, count: int, seed: int
 ) -> tuple[NDArray[np.float32] | None, str]:
-    if not model.input.is_image:
-        return None, "the model's example inputs"
-    _, channels, height, width = model.input.shape
+    _, channels, height, width = input_shape
     found = load_photographs(
         images or "photos", shape=(channels, height, width), count=count, seed=seed
     )
@@ -189,16 +197,17 @@ def _feeds(
     return {name: leaf.numpy() for name, leaf in zip(exported.inputs, flat, strict=True)}
 
 
-def _against_torch(
-    model: LoadedModel, inputs: Sequence[Array], expected: Sequence[Array]
-) -> Verification | None:
-    """The exported model against the torch model; None where there is no torch module."""
-    if model.module is None:
-        return None
+def _original(model: LoadedModel, feeds: dict[str, Array]) -> list[Array]:
+    """What the model that came puts out: in torch, or in ONNX Runtime where it is an ONNX file."""
+    if model.onnx_path is not None:
+        with OnnxRuntimeSession(model.onnx_path) as session:
+            return list(session.run(feeds).values())
+    module = model.program.module() if model.program is not None else model.module
+    if module is None:
+        raise ModelError(f"{model.name} holds neither a module nor a program nor a file")
     leaves, spec = pytree.tree_flatten(model.example)
-    given = iter(inputs)
+    given = iter(feeds.values())
     filled = [torch.from_numpy(next(given)) if isinstance(x, Tensor) else x for x in leaves]
     with torch.no_grad():
-        results = model.module(*pytree.tree_unflatten(filled, spec))
-    flat = [leaf.numpy() for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]
-    return compare(flat, expected, len(inputs[0]))
+        results = module(*pytree.tree_unflatten(filled, spec))
+    return [leaf.numpy() for leaf in pytree.tree_leaves(results) if isinstance(leaf, Tensor)]

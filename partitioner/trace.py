@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import operator
+import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -62,15 +64,31 @@ class Trace:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporters' warnings and log lines off the user's screen."""
+    """Keep what the exporters warn of, log and print off the user's screen."""
     previous = logging.root.manager.disable
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(_Muted(sys.stderr)):
         warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+        logging.disable(logging.CRITICAL)
         try:
             yield
         finally:
             logging.disable(previous)
+
+
+class _Muted:
+    """A stream that swallows what this thread writes; the progress bars' thread writes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._muted = threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() == self._muted:
+            return len(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def trace_module(module: nn.Module, example: Sequence[Any]) -> Trace:
@@ -129,6 +147,21 @@ def from_program(
         The trace.
     """
     return Trace(program, _Reader(program).read(), dynamic_batch, example)
+
+
+def has_dynamic_batch(program: ExportedProgram) -> bool:
+    """Whether the first size of every input of a program may vary.
+
+    Args:
+        program: Exported.
+
+    Returns:
+        The answer.
+    """
+    inputs = set(program.graph_signature.user_inputs)
+    values = [node.meta.get("val") for node in program.graph.nodes if node.name in inputs]
+    tensors = [value for value in values if isinstance(value, Tensor) and value.dim()]
+    return bool(tensors) and all(isinstance(t.shape[0], torch.SymInt) for t in tensors)
 
 
 def _map_tensors(tree: Any, function: Any) -> Any:
