@@ -104,9 +104,10 @@ def parse_size_bytes(text: str) -> int:
 
 def _scaled(value: float, steps: list[tuple[float, str]]) -> str:
     if value == 0:
-        return f"0 {steps[0][1]}"
+        return f"0 {next(unit for factor, unit in steps if factor == 1.0)}"
     for factor, unit in steps:
-        if abs(value) >= factor or (factor, unit) == steps[-1]:
+        # Three digits of 999.9 are those of 1000, which the next larger unit shows as 1.
+        if abs(value) >= 0.9995 * factor or (factor, unit) == steps[-1]:
             return f"{value / factor:.3g} {unit}"
     raise AssertionError("the last step always matches")
 

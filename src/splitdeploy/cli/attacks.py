@@ -7,7 +7,7 @@ import json
 import click
 
 from splitdeploy.cli import options as shared
-from splitdeploy.cli.tables import print_table
+from splitdeploy.cli.tables import print_csv, print_table
 
 
 @click.command("attacks")
@@ -29,7 +29,6 @@ def command(form: str, **_: object) -> None:
     columns = list(rows[0])
     cells = [[row[column] for column in columns] for row in rows]
     if form == "csv":
-        for line in (columns, *cells):
-            click.echo(",".join(f'"{cell}"' for cell in line))
+        print_csv(columns, cells)
         return
     print_table("attacks", columns, cells, markdown=form == "md")

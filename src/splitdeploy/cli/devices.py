@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from splitdeploy.cli import options as shared
-from splitdeploy.cli.tables import print_table
+from splitdeploy.cli.tables import print_csv, print_table
 from splitdeploy.profiles.device import DEVICES, DeviceProfile, find_device
 
 
@@ -34,8 +34,7 @@ def command(name: str | None, form: str, **_: object) -> None:
         columns = ["device", "fp16 TFLOPS", "GB/s", "power modes", "latencies", "compared with"]
         rows = [_cells(device) for device in chosen]
         if form == "csv":
-            for row in (columns, *rows):
-                click.echo(",".join(f'"{cell}"' for cell in row))
+            print_csv(columns, rows)
         else:
             print_table("device profiles", columns, rows, markdown=form == "md")
 

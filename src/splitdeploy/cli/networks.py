@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from splitdeploy.cli import options as shared
-from splitdeploy.cli.tables import print_table
+from splitdeploy.cli.tables import print_csv, print_table
 from splitdeploy.profiles.network import NETWORKS
 from splitdeploy.profiles.units import format_rate, format_time
 
@@ -33,7 +33,6 @@ def command(form: str, **_: object) -> None:
         for n in NETWORKS.values()
     ]  # fmt: skip
     if form == "csv":
-        for row in (columns, *rows):
-            click.echo(",".join(f'"{cell}"' for cell in row))
+        print_csv(columns, rows)
         return
     print_table("networks", columns, rows, markdown=form == "md")
