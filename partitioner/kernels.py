@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 import onnx
 from onnx import NodeProto
 
+from splitdeploy.partitioner.onnx_macs import inner_size, node_macs
 from splitdeploy.partitioner.onnx_shapes import Shapes, graph_shapes
 from splitdeploy.profiles.kernel import KernelGroup, KernelKind
 
@@ -222,14 +223,14 @@ class _Grouping:
         return KernelGroup(
             name=leaving[-1],
             kind=draft.kind,
-            macs=self._macs(draft.first),
+            macs=node_macs(draft.first, self.shapes),
             input_elements=read,
             output_elements=written,
             weight_elements=self._weights(draft),
             output_channels=self._channels(draft, shape),
             kernel_size=math.prod(weight[2:]),
             stride=math.prod(_ints(draft.first, "strides")) if weight else 1,
-            reduction=math.prod(weight[1:]) if weight else self._inner(draft.first),
+            reduction=math.prod(weight[1:]) if weight else inner_size(draft.first, self.shapes),
         )
 
     def _filter(self, node: NodeProto) -> tuple[int, ...]:
@@ -253,43 +254,6 @@ class _Grouping:
             if name in self.constants
         }
         return sum(self.shapes.elements(name) for name in names)
-
-    def _macs(self, node: NodeProto) -> int:
-        if node.op_type == "Conv":
-            return self.shapes.elements(node.output[0]) * math.prod(self._filter(node)[1:])
-        if node.op_type == "ConvTranspose":
-            return self.shapes.elements(node.input[0]) * math.prod(self._filter(node)[1:])
-        if node.op_type in {"Gemm", "MatMul"}:
-            return self.shapes.elements(node.output[0]) * self._inner(node)
-        return self._einsum_macs(node) if node.op_type == "Einsum" else 0
-
-    def _inner(self, node: NodeProto) -> int:
-        """The length of the sums of a matrix product; 1 for all else."""
-        if node.op_type not in {"Gemm", "MatMul"}:
-            return 1
-        shape = self.shapes.of(node.input[0])
-        transposed = any(a.name == "transA" and a.i for a in node.attribute)
-        return (shape[0] if transposed else shape[-1]) if shape else 1
-
-    def _einsum_macs(self, node: NodeProto) -> int:
-        """Every combination of the indices is one product, where there are two operands."""
-        equation = next(a.s.decode() for a in node.attribute if a.name == "equation")
-        terms = equation.replace(" ", "").split("->")[0].split(",")
-        if len(terms) < 2:
-            return 0
-        sizes: dict[str, int] = {}
-        for term, name in zip(terms, node.input, strict=True):
-            shape = self.shapes.of(name)
-            letters = term.replace("...", "")
-            head = term.find("...") if "..." in term else len(letters)
-            tail = len(letters) - head
-            hidden = shape[head : len(shape) - tail]
-            named = (*shape[:head], *shape[len(shape) - tail :])
-            sizes.update(zip(letters, named, strict=True))
-            for place, size in enumerate(reversed(hidden)):
-                key = f"...{place}"
-                sizes[key] = max(size, sizes.get(key, 1))
-        return math.prod(sizes.values())
 
 
 def _ints(node: NodeProto, name: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,83 +81,50 @@ verbosity_options = _all(
 )
 
 
-def given_network(
-    network: str | None, uplink: str | None, downlink: str | None, rtt: str | None
-) -> NetworkProfile | None:
-    """The network that the options describe.
-
-    Args:
-        network: A profile's name.
-        uplink: A rate that replaces the profile's.
-        downlink: Likewise; the uplink's where only that is given.
-        rtt: A time that replaces the profile's.
-
-    Returns:
-        The network; None where no option was given.
-    """
+def given_network(given: Mapping[str, Any]) -> NetworkProfile | None:
+    """The network that ``network_options`` describe; None where none of them was given."""
+    network, uplink, downlink, rtt = (
+        given[name] for name in ("network", "uplink", "downlink", "rtt")
+    )
     if network is None and uplink is None and downlink is None and rtt is None:
         return None
     base = find_network(network or "wifi")
     if uplink is None and downlink is None and rtt is None:
         return base
     uplink_bps = parse_rate_bps(uplink) if uplink else base.uplink_bps
-    downlink_bps = parse_rate_bps(downlink) if downlink else base.downlink_bps
-    if uplink and not downlink:
-        downlink_bps = max(uplink_bps, base.downlink_bps)
-    rtt_s = parse_time_s(rtt, zero=True) if rtt else base.rtt_s
+    # Who gives the uplink alone has no slower a link the other way.
+    downlink_bps = parse_rate_bps(downlink) if downlink else max(base.downlink_bps, uplink_bps)
     return replace(
         base,
         name=base.name if network else "custom",
         uplink_bps=uplink_bps,
         downlink_bps=downlink_bps,
-        rtt_s=rtt_s,
+        rtt_s=parse_time_s(rtt, zero=True) if rtt else base.rtt_s,
         source="given",
     )
 
 
-def given_constraints(
-    max_latency: str | None,
-    max_energy: str | None,
-    max_edge_memory: str | None,
-    max_ssim: float | None,
-    max_fsinfo: float | None,
-) -> Constraints:
-    """The constraints that the options describe.
-
-    Args:
-        max_latency: A time with its unit.
-        max_energy: An energy with its unit.
-        max_edge_memory: A size with its unit.
-        max_ssim: On [-1, 1].
-        max_fsinfo: In nats per input element.
-
-    Returns:
-        The constraints.
-    """
+def given_constraints(given: Mapping[str, Any]) -> Constraints:
+    """The constraints that ``decision_options`` describe."""
+    latency, energy = given["max_latency"], given["max_energy"]
+    memory = given["max_edge_memory"]
     return Constraints(
-        max_latency_s=parse_time_s(max_latency) if max_latency else None,
-        max_energy_j=parse_energy_j(max_energy) if max_energy else None,
-        max_edge_memory_bytes=parse_size_bytes(max_edge_memory) if max_edge_memory else None,
-        max_ssim=max_ssim,
-        max_fsinfo=max_fsinfo,
+        max_latency_s=parse_time_s(latency) if latency else None,
+        max_energy_j=parse_energy_j(energy) if energy else None,
+        max_edge_memory_bytes=parse_size_bytes(memory) if memory else None,
+        max_ssim=given["max_ssim"],
+        max_fsinfo=given["max_fsinfo"],
     )
 
 
-def given_objective(
-    objective: str, weight_latency: float, weight_energy: float, weight_leakage: float
-) -> Objective:
-    """The objective that the options describe.
-
-    Args:
-        objective: Its name.
-        weight_latency: In ``balanced``.
-        weight_energy: In ``balanced``.
-        weight_leakage: In ``balanced``.
-
-    Returns:
-        The objective.
-    """
-    return Objective(objective, weight_latency, weight_energy, weight_leakage)
+def given_objective(given: Mapping[str, Any]) -> Objective:
+    """The objective that ``decision_options`` describe."""
+    return Objective(
+        given["objective"],
+        given["weight_latency"],
+        given["weight_energy"],
+        given["weight_leakage"],
+    )
 
 
 def given_images(images: str) -> Path | None:

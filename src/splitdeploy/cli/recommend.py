@@ -24,17 +24,9 @@ def command(run: Path, form: str, **given: Any) -> None:
     Example:
       splitdeploy recommend runs/demo --uplink 1mbit --max-ssim 0.3
     """
-    network = shared.given_network(
-        given["network"], given["uplink"], given["downlink"], given["rtt"]
-    )
-    constraints = shared.given_constraints(
-        given["max_latency"], given["max_energy"], given["max_edge_memory"], given["max_ssim"],
-        given["max_fsinfo"],
-    )  # fmt: skip
-    objective = shared.given_objective(
-        given["objective"], given["weight_latency"], given["weight_energy"],
-        given["weight_leakage"],
-    )  # fmt: skip
+    network = shared.given_network(given)
+    constraints = shared.given_constraints(given)
+    objective = shared.given_objective(given)
     from splitdeploy.partitioner.recommend import recommend
     from splitdeploy.partitioner.render_table import render
     from splitdeploy.profiles.report_writer import recommendation_to_json
