@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from splitdeploy.attacks.baselines import best_baseline
 from splitdeploy.attacks.leakage.noise import Noise, noise_named
 from splitdeploy.attacks.leakage.prior import ImagePrior, default_prior
+from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner import privacy
 from splitdeploy.partitioner.deployed import observe
 from splitdeploy.partitioner.options import ProfileOptions
@@ -27,6 +30,10 @@ from splitdeploy.profiles.report import Baseline, CutReport
 
 _PICTURE_COST = 2e7
 """What handling the pictures costs beside the head's MACs, in MACs."""
+
+_TWIN_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-3, "int8": 1e-2}
+"""Largest difference between torch head and exported head, over the largest value: the rounding of
+what is sent (2^-11; half of 1/127) and that of float32 sums in another order."""
 
 _SHORTEST_S = 0.2
 """However late it is, every cut gets some evidence."""
@@ -110,6 +117,8 @@ def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutRep
     if head is None:
         raise AttackError(f"{job.plan.model.name} has no torch graph to take gradients from")
     seed = job.options.seed
+    seen = observe(job.plan, cut, row.cut, job.options.precision)
+    _check_twin(head, job.pixels, seen, job.options.precision)
     left_s = max(_SHORTEST_S, ends_at - time.perf_counter())
     leaked = privacy.leakage(
         head,
@@ -119,7 +128,6 @@ def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutRep
         deadline_s=privacy.LEAKAGE_SHARE * left_s,
         seed=seed,
     )
-    seen = observe(job.plan, cut, row.cut, job.options.precision)
     left_s = max(_SHORTEST_S, ends_at - time.perf_counter())
     record, found = privacy.attack(head, seen, job.pixels, deadline_s=left_s, seed=seed)
     picture = privacy.write_picture(job.run, cut.name, record.name, job.pixels, found)
@@ -129,3 +137,19 @@ def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutRep
         attacks=(replace(record, picture=picture),),
         baseline=job.baseline,
     )
+
+
+def _check_twin(
+    head: PixelHead, pixels: Tensor, seen: Sequence[NDArray[np.float32]], precision: str
+) -> None:
+    """The figures of the torch head are those of the exported one only if both give the same."""
+    with torch.no_grad():
+        own = head(pixels)
+    for tensor, sent in zip(own, seen, strict=True):
+        largest = float(tensor.abs().max()) or 1.0
+        error = float((tensor - torch.from_numpy(sent)).abs().max()) / largest
+        if not error <= _TWIN_TOLERANCE[precision]:
+            raise AttackError(
+                f"expected the torch head to give what the exported head sends, they differ by "
+                f"{error:.1e} of the largest value: its gradients would be another head's"
+            )
