@@ -78,16 +78,13 @@ def find_named_cuts(graph: TracedGraph, names: Sequence[str]) -> tuple[CutPoint,
         if name in {CLOUD_ONLY, EDGE_ONLY}:
             continue
         if name not in ends or not _is_legal(graph, ends[name]):
-            block = _positions_by_grain(graph, calls, "block")
-            raise UnknownNameError(
-                "cut", name, block.values() if name not in ends else [], _nearest_hint(block)
-            )
+            known = [cut.name for cut in find_cuts(graph)]
+            hint = "(`splitdeploy cuts MODEL` lists them)"
+            if name in ends:
+                hint = f"(nothing can be cut behind {name}; `splitdeploy cuts MODEL` lists all)"
+            raise UnknownNameError("cut", name, known, hint)
         chosen.setdefault(ends[name], name)
     return _with_ends(graph, dict(sorted(chosen.items())))
-
-
-def _nearest_hint(block: dict[int, str]) -> str:
-    return f"(block cuts: {', '.join(block.values())}; `splitdeploy cuts MODEL` lists them)"
 
 
 def _calls(graph: TracedGraph) -> dict[str, _Call]:

@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
+from splitdeploy.partitioner.trace import quiet
 from splitdeploy.profiles.errors import WeightsError
 
 CONNECT_TIMEOUT_S = 3.0
@@ -57,7 +58,8 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
             loaded: Any = load_file(path)
         else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            with quiet():
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise many types
         first = str(error).strip().splitlines()
         raise WeightsError(
