@@ -19,6 +19,8 @@ from splitdeploy.profiles.network import NetworkProfile
 class RadioPower:
     """Power of a radio that sends or receives, ``P = alpha_u t_u + alpha_d t_d + beta``.
 
+    The line was fitted to the throughputs of its time. No radio draws hundreds of watts, so that
+    beyond ``highest_bps`` the draw stays where it is there: an assumption, not a measurement.
     The energy spent in the tail, while an LTE radio waits for more before it sleeps, is left out.
 
     Attributes:
@@ -26,18 +28,22 @@ class RadioPower:
         downlink_mw_per_mbps: ``alpha_d``, in milliwatts for each Mbit/s of downlink throughput.
         base_mw: ``beta``, the draw of a radio that is active, in milliwatts.
         source: Where the coefficients come from.
+        highest_bps: The throughput in bit/s up to which the line is taken to hold.
     """
 
     uplink_mw_per_mbps: float
     downlink_mw_per_mbps: float
     base_mw: float
     source: str
+    highest_bps: float = 20e6
 
     def power_w(self, uplink_bps: float, downlink_bps: float) -> float:
         """The power in watts at these throughputs in bits per second."""
+        up_mbps = min(uplink_bps, self.highest_bps) / 1e6
+        down_mbps = min(downlink_bps, self.highest_bps) / 1e6
         return 1e-3 * (
-            self.uplink_mw_per_mbps * uplink_bps / 1e6
-            + self.downlink_mw_per_mbps * downlink_bps / 1e6
+            self.uplink_mw_per_mbps * up_mbps
+            + self.downlink_mw_per_mbps * down_mbps
             + self.base_mw
         )
 

@@ -18,6 +18,13 @@ from splitdeploy.profiles.power import (
 )
 
 
+def test_no_radio_draws_hundreds_of_watts() -> None:
+    wifi = RADIOS["wifi"]
+    assert wifi.power_w(20e6, 0.0) == pytest.approx(1e-3 * (283.17 * 20 + 132.86))
+    assert wifi.power_w(1e9, 0.0) == wifi.power_w(20e6, 0.0)
+    assert wifi.power_w(1e6, 0.0) < wifi.power_w(20e6, 0.0)
+
+
 def test_lte_by_hand() -> None:
     # 731,250 bytes are 5.85 Mbit: one second up, at 438.39 * 5.85 + 1288.04 mW.
     energy = radio_energy_j(find_network("lte"), 731_250, 0)
