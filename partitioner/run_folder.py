@@ -11,7 +11,8 @@ from pathlib import Path
 from splitdeploy.partitioner.state import STATE_FOLDER, holds_rows
 from splitdeploy.profiles.errors import InfeasibleError, OutputError
 
-_WRITTEN = ("cuts.csv", "report.html", "report.json", "bundle", "reconstructions")
+_WRITTEN = ("cuts.csv", "report.html", "report.json", "bundle")
+"""What a failed sweep takes away; the pictures belong to the finished rows."""
 
 
 def check_writable(out: Path) -> None:
