@@ -59,6 +59,17 @@ def test_an_exhausted_krylov_space_is_exact_and_ends() -> None:
     assert len(steps[-1][0].diagonal) == 3
 
 
+def test_without_reorthogonalisation_the_quadrature_comes_to_the_same() -> None:
+    d = 300
+    n = operator(d, 2.5, seed=3).float()
+    z = rademacher(1, d, seed=3, like=n)
+    steps = bidiagonalise(lambda v: v @ n.T, lambda u: u @ n, z, reorthogonalise=False)
+    *_, (last,) = itertools.islice(steps, 900)  # three times the dimension: orthogonality is lost
+    truth = quadratic_form(n.double(), z[0].double())
+    log = last.log_mean(0.9 * float(torch.linalg.svdvals(n)[-1] ** 2))
+    assert (log.lower, log.upper) == pytest.approx((truth, truth), abs=1e-3)
+
+
 def test_a_zero_operator_ends_at_once() -> None:
     z = rademacher(1, 4, seed=0, like=torch.zeros(()))
     (only,) = list(bidiagonalise(lambda v: 0 * v, lambda u: 0 * u, z))

@@ -22,7 +22,10 @@ DENSE_LIMIT = 4096
 GAUSSIAN_ENTROPY = 0.5 * math.log(2 * math.pi * math.e)
 """½·ln(2πe): the entropy of a standard normal variable, in nats."""
 
-_PAPER_VARIANCE, _PAPER_EPSILON = 0.01, 1e-10
+PAPER_VARIANCE = 0.01
+"""The noise that the authors' code assumes, which nobody adds: σ = 0.1."""
+
+_PAPER_EPSILON = 1e-10
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ def exact_fsinfo(jacobian: HeadJacobian, sigma: Tensor) -> ExactFsinfo:
     return ExactFsinfo(tuple(values), tuple(ranks))
 
 
-def paper_fsinfo(jacobian: HeadJacobian, *, variance: float = _PAPER_VARIANCE) -> tuple[float, ...]:
+def paper_fsinfo(
+    jacobian: HeadJacobian, *, variance: float | Tensor = PAPER_VARIANCE
+) -> tuple[float, ...]:
     """FSInfo as the authors' code computes it, for comparison with published figures.
 
     (1/2d)·Σ_i ln(I_ii + 1e-10) − ½·ln(2πe) with I = JᵀJ/variance, the variance that of a noise
@@ -73,13 +78,15 @@ def paper_fsinfo(jacobian: HeadJacobian, *, variance: float = _PAPER_VARIANCE) -
 
     Args:
         jacobian: J at each image, with at most `DENSE_LIMIT` input elements.
-        variance: 0.01 in their code.
+        variance: 0.01 in their code; a number, or one for each smashed-data element, ``[k]``.
 
     Returns:
         For each image, nats per input element.
     """
     _check_size(jacobian)
-    diagonal = jacobian.dense().double().square().sum(dim=1) / variance
+    each = torch.as_tensor(variance, dtype=torch.float64, device=jacobian.features.device)
+    inverse = (1.0 / each).expand(jacobian.outputs)
+    diagonal = torch.einsum("k,nkd->nd", inverse, jacobian.dense().double().square())
     logs = (diagonal + _PAPER_EPSILON).log().mean(dim=1) / 2 - GAUSSIAN_ENTROPY
     return tuple(logs.tolist())
 

@@ -6,7 +6,9 @@ most. Lower bounds: Gauss-Radau quadrature, and zero.
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,13 @@ from splitdeploy.attacks.leakage.sides import Side, Whitened, input_side, output
 _TIGHT = 0.1
 """A bracket narrower than this share of the error from elsewhere needs no further steps."""
 
+_EVERY_STEP = 16
+"""Up to so many steps the quadrature is evaluated after each of them."""
+
+_KEPT_STEPS, _KEPT_ELEMENTS = 64, 1 << 23
+"""Up to so many steps, or so many elements of both bases, vectors are kept and reorthogonalised;
+beyond, that costs more than the products."""
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -32,6 +41,7 @@ class Gain:
         side: ``input`` or ``output``: where it was computed.
         steps: Quadrature steps that were made with the last probe.
         probes: Probes that were used.
+        late: Whether the last probe ended for lack of time.
     """
 
     lower: NDArray[np.float64]
@@ -40,6 +50,7 @@ class Gain:
     side: str
     steps: int
     probes: int
+    late: bool = False
 
     @property
     def value(self) -> NDArray[np.float64]:
@@ -60,8 +71,12 @@ def measure_gain(
     probes: int,
     seed: int,
     ends: float | None = None,
+    relative_error: float | None = None,
 ) -> Gain:
     """The gain of each image, by quadrature on the side where Hadamard's bound is smaller.
+
+    With a relative error to reach, steps go on until the bracket's half-width over √3 is within it,
+    or the bracket is narrow beside the probes' error; and probes go on until theirs is.
 
     Args:
         whitened: The head's Jacobian in white coordinates.
@@ -71,6 +86,7 @@ def measure_gain(
         seed: Of the probes.
         ends: The reading of ``time.perf_counter`` at which it should be done; one step is made
             in any case.
+        relative_error: Of the gain; None makes all steps and probes.
 
     Returns:
         Brackets and probe errors.
@@ -82,32 +98,62 @@ def measure_gain(
     d = whitened.jacobian.inputs
     size = side.dimensions.double().cpu().numpy()
     base = side.hadamard.cpu().numpy()
-    found: list[list[LogMean]] = []
-    made = steps
-    for i in range(probes):
-        if found and ends is not None and time.perf_counter() > ends:
-            break
-        made, logs = _quadrature(side, steps=steps, seed=seed + 2 + i, ends=ends)
-        found.append(logs)
-    lower = np.mean([[log.lower for log in logs] for logs in found], axis=0)
-    upper = np.mean([[log.upper for log in logs] for logs in found], axis=0)
-    errors = [
-        max(logs[image].probe_error(max(int(size[image]), 1)) for logs in found)
-        for image in range(len(size))
-    ]
     ceiling = np.array([
         rank_ceiling(means, int(rank))
         for means, rank in zip(_white_diagonal(whitened), ranks.tolist(), strict=True)
     ])  # fmt: skip
-    high = np.maximum(np.minimum((base + size * upper) / (2 * d), ceiling), 0.0)
-    low = np.minimum(np.maximum((base + size * lower) / (2 * d), 0.0), high)
-    error = size * np.array(errors) / (2 * d) / np.sqrt(len(found))
-    return Gain(low, high, error, side.name, made, len(found))
+    found: list[list[LogMean]] = []
+    made, late = steps, False
+
+    def gain() -> Gain:
+        lower = np.mean([[log.lower for log in logs] for logs in found], axis=0)
+        upper = np.mean([[log.upper for log in logs] for logs in found], axis=0)
+        errors = [
+            max(logs[image].probe_error(max(int(size[image]), 1)) for logs in found)
+            for image in range(len(size))
+        ]
+        high = np.maximum(np.minimum((base + size * upper) / (2 * d), ceiling), 0.0)
+        low = np.minimum(np.maximum((base + size * lower) / (2 * d), 0.0), high)
+        error = size * np.array(errors) / (2 * d) / np.sqrt(len(found))
+        return Gain(low, high, error, side.name, made, len(found), late)
+
+    def enough(logs: list[LogMean]) -> bool:
+        """Whether this probe's bracket is within the error that is asked for."""
+        if relative_error is None:
+            return False
+        lower = base + size * np.array([log.lower for log in logs])
+        upper = np.minimum(base + size * np.array([log.upper for log in logs]), 2 * d * ceiling)
+        return bool(np.all((upper - lower) / math.sqrt(3.0) <= relative_error * (upper + lower)))
+
+    for i in range(probes):
+        started = time.perf_counter()
+        if found and relative_error is not None:
+            so_far = gain()
+            if bool(np.all(so_far.probe_error <= relative_error * so_far.value)):
+                break
+        made, late, logs = _quadrature(
+            side,
+            steps=steps,
+            seed=seed + 2 + i,
+            ends=ends,
+            enough=enough,
+        )
+        found.append(logs)
+        # A probe that cannot make as many steps as those before it would widen their bracket.
+        now = time.perf_counter()
+        if ends is not None and now + (now - started) > ends:
+            break
+    return gain()
 
 
 def _quadrature(
-    side: Side, *, steps: int, seed: int, ends: float | None
-) -> tuple[int, list[LogMean]]:
+    side: Side,
+    *,
+    steps: int,
+    seed: int,
+    ends: float | None,
+    enough: Callable[[list[LogMean]], bool],
+) -> tuple[int, bool, list[LogMean]]:
     n, dimension = side.scale.shape
     probe = rademacher(n, dimension, seed=seed, like=side.scale) * side.active
     # 1 + G ⪰ 1, so the preconditioned operator's spectrum starts no lower than the least 1/P.
@@ -115,18 +161,26 @@ def _quadrature(
     size = side.dimensions.clamp_min(1).tolist()
     logs: list[LogMean] = []
     started, made = time.perf_counter(), 0
-    for bidiagonals in bidiagonalise(side.stacked, side.stacked_adjoint, probe):
+    keep = steps <= _KEPT_STEPS or steps * probe.numel() <= _KEPT_ELEMENTS
+    for bidiagonals in bidiagonalise(
+        side.stacked, side.stacked_adjoint, probe, reorthogonalise=keep
+    ):
         made += 1
+        now = time.perf_counter()
+        late = ends is not None and now + (now - started) / made > ends
+        last = made >= steps or late
+        # The quadrature of m steps costs m³: beyond a few it is looked at every tenth of them.
+        if not last and made > _EVERY_STEP and made % (made // _EVERY_STEP):
+            continue
         logs = [b.log_mean(floor) for b, floor in zip(bidiagonals, floors, strict=True)]
         tight = all(
             log.upper - log.lower < _TIGHT * log.probe_error(m)
             for log, m in zip(logs, size, strict=True)
         )
-        now = time.perf_counter()
-        late = ends is not None and now + (now - started) / made > ends
-        if made >= steps or tight or late:
-            break
-    return made, logs
+        if last or tight or enough(logs):
+            return made, late and made < steps, logs
+    # The Krylov space is exhausted, perhaps at a step that was not looked at.
+    return made, False, [b.log_mean(floor) for b, floor in zip(bidiagonals, floors, strict=True)]
 
 
 def _white_diagonal(whitened: Whitened) -> Tensor:

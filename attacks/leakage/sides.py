@@ -40,6 +40,7 @@ class Whitened:
         jacobian: As given.
         prior: As given.
         half: ``[d]``: C^½.
+        sigma: As given.
         ring: ``[d]``: to which ring of which channel each coefficient belongs.
         ring_size: Coefficients in each ring.
     """
@@ -48,19 +49,24 @@ class Whitened:
         self, jacobian: HeadJacobian, prior: ImagePrior, sigma: Tensor, *, seed: int
     ) -> None:
         self.jacobian, self.prior = jacobian, prior
-        self._sigma, self._seed = sigma, seed
+        self.sigma, self._seed = sigma, seed
         self._basis = prior.transform(jacobian.features)
         self.half = prior.variance.sqrt().flatten().to(jacobian.features)
         self.ring = frequency_rings(jacobian.shape)
         self.ring_size = torch.bincount(self.ring)
 
+    @property
+    def blocks(self) -> int:
+        """How many operators there are side by side, one a row of what push and pull take."""
+        return self.jacobian.images
+
     def push(self, coefficients: Tensor) -> Tensor:
         """Σ^-½ J Bᵀ, image by image: ``[n, d]`` to ``[n, k]``."""
-        return self.jacobian.jvp(self._basis.inverse(coefficients)) / self._sigma
+        return self.jacobian.jvp(self._basis.inverse(coefficients)) / self.sigma
 
     def pull(self, u: Tensor) -> Tensor:
         """B Jᵀ Σ^-½, image by image: ``[n, k]`` to ``[n, d]``."""
-        return self._basis.forward(self.jacobian.vjp(u / self._sigma)).flatten(1)
+        return self._basis.forward(self.jacobian.vjp(u / self.sigma)).flatten(1)
 
     @cached_property
     def probes(self) -> Tensor:
@@ -154,15 +160,15 @@ def output_side(whitened: Whitened, *, seed: int) -> Side:
         The side.
     """
     half = whitened.half
-    n = whitened.jacobian.images
-    row = whitened.push(rademacher(n, len(half), seed=seed, like=half) * half)
+    row = whitened.push(rademacher(whitened.blocks, len(half), seed=seed, like=half) * half)
     active = row != 0
     tensors = whitened.jacobian.tensors
-    parts = torch.split(row, [t[0].numel() for t in tensors], dim=1)
+    by_image = row.view(whitened.jacobian.images, -1)
+    parts = torch.split(by_image, [t[0].numel() for t in tensors], dim=1)
     scale = torch.cat(
         [_channel_scale(part, tuple(t.shape)) for part, t in zip(parts, tensors, strict=True)],
         dim=1,
-    )
+    ).view_as(row)
     return Side(
         "output",
         scale,

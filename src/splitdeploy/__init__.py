@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from splitdeploy.attacks.base import run_attack as run_attack
+    from splitdeploy.attacks.leakage.fsinfo import fsinfo as fsinfo
     from splitdeploy.attacks.leakage.measure import measure_leakage as measure_leakage
     from splitdeploy.attacks.registry import find_attack as find_attack
     from splitdeploy.attacks.target import AttackTarget as AttackTarget
@@ -40,6 +41,7 @@ _PUBLIC = {
     "TensorSpec": "splitdeploy.profiles.cut:TensorSpec",
     "find_attack": "splitdeploy.attacks.registry:find_attack",
     "find_cuts": "splitdeploy.partitioner.api:find_cuts",
+    "fsinfo": "splitdeploy.attacks.leakage.fsinfo:fsinfo",
     "load_model": "splitdeploy.partitioner.models:load_model",
     "measure_leakage": "splitdeploy.attacks.leakage.measure:measure_leakage",
     "profile": "splitdeploy.partitioner.api:profile",
