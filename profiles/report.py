@@ -89,6 +89,9 @@ class LeakageRecord:
             follow the prior; estimated from the images.
         steps: Quadrature steps behind ``gain``; more narrow its error.
         notes: What a reader has to know besides: a deadline that came, a rank that is not full.
+        bayesian_fsinfo: (1/2d)·ln det(J_prior + mean of I(x)) − ½·ln(2πe), in nats per input
+            element: at least minus the attacker's remaining uncertainty per element, for any
+            attacker and pictures that follow the prior; None where it was not asked for.
     """
 
     fsinfo: Estimate
@@ -105,6 +108,7 @@ class LeakageRecord:
     mse_lower_bound: float | None = None
     steps: int = 0
     notes: tuple[str, ...] = ()
+    bayesian_fsinfo: Estimate | None = None
 
 
 @dataclass(frozen=True)

@@ -281,7 +281,7 @@ def _estimate(node: Node) -> Estimate:
 
 
 def _leakage(node: Node) -> LeakageRecord:
-    exact = node.get("exact_fsinfo")
+    exact, bayesian = node.get("exact_fsinfo"), node.get("bayesian_fsinfo")
     return LeakageRecord(
         fsinfo=_estimate(node["fsinfo"]),
         gain=_estimate(node["gain"]),
@@ -297,6 +297,7 @@ def _leakage(node: Node) -> LeakageRecord:
         mse_lower_bound=_optional_number(node, "mse_lower_bound"),
         steps=_optional_integer(node, "steps") or 0,
         notes=_optional_texts(node, "notes"),
+        bayesian_fsinfo=_estimate(bayesian) if bayesian else None,
     )
 
 

@@ -162,7 +162,7 @@ def _measurement(measurement: Measurement) -> dict[str, Any]:
 
 def _leakage(record: LeakageRecord) -> dict[str, Any]:
     document = dict(vars(record))
-    for key in ("fsinfo", "gain", "exact_fsinfo", "dfil"):
+    for key in ("fsinfo", "gain", "exact_fsinfo", "bayesian_fsinfo", "dfil"):
         document[key] = _estimate(document[key])
     document["notes"] = list(record.notes)
     return document

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from splitdeploy.attacks.leakage.exact import exact_fsinfo, paper_fsinfo
+from splitdeploy.attacks.leakage.fsinfo import fsinfo
 from splitdeploy.attacks.leakage.gain import Gain, measure_gain
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
 from splitdeploy.attacks.leakage.measure import measure_leakage, mse_lower_bound
@@ -246,6 +247,24 @@ def test_a_deadline_leaves_one_step_and_says_so() -> None:
     patient = measure(convolutional(), SnrNoise(30), steps=20)
     assert found.steps == 1 and "1 of 20 quadrature steps for lack of time" in found.notes
     assert found.gain.standard_error > patient.gain.standard_error
+
+
+def test_the_mean_s_determinant_is_there_when_asked_for() -> None:
+    head = convolutional()
+    assert measure(head, SnrNoise(30)).bayesian_fsinfo is None
+    found = measure_leakage(head, pixels(), noise=SnrNoise(30), prior=PRIOR, bayesian=True)
+    direct = fsinfo(head, pixels(), noise_sigma=SnrNoise(30), kind="bayesian", prior=PRIOR)
+    assert found.bayesian_fsinfo is not None
+    assert found.bayesian_fsinfo.value == pytest.approx(direct.value)
+    assert found.bayesian_fsinfo.value > found.fsinfo.value - 2 * found.fsinfo.standard_error
+
+
+def test_steps_end_where_the_error_is_as_small_as_asked() -> None:
+    head = convolutional()
+    found = measure_leakage(
+        head, pixels(), noise=SnrNoise(30), prior=PRIOR, steps=100, probes=500, relative_error=0.02
+    )
+    assert found.steps < 100 and not any("lack of time" in note for note in found.notes)
 
 
 def test_one_image_has_the_error_of_its_probe() -> None:

@@ -81,7 +81,7 @@ row = st.builds(
     maybe(
         st.builds(
             r.LeakageRecord, estimate, estimate, maybe(estimate), count, count, estimate, finite,
-            some, text, text, count,
+            some, text, text, count, maybe(some), count, texts(), maybe(estimate),
         )
     ),
     texts(attack),

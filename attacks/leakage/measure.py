@@ -13,6 +13,7 @@ from torch import Tensor
 from splitdeploy.attacks.leakage.exact import DENSE_LIMIT, GAUSSIAN_ENTROPY, exact_fsinfo
 from splitdeploy.attacks.leakage.gain import Gain, measure_gain
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
+from splitdeploy.attacks.leakage.mean_information import mean_gain
 from splitdeploy.attacks.leakage.noise import Noise
 from splitdeploy.attacks.leakage.prior import ImagePrior
 from splitdeploy.attacks.leakage.sides import Whitened
@@ -33,6 +34,8 @@ def measure_leakage(
     probes: int = 1,
     deadline_s: float | None = None,
     seed: int = 0,
+    bayesian: bool = False,
+    relative_error: float | None = None,
 ) -> LeakageRecord:
     """What the smashed data of a head says about its pictures, by Fisher information.
 
@@ -49,6 +52,10 @@ def measure_leakage(
         probes: Random probes, averaged. One is enough but for tiny pictures.
         deadline_s: Seconds after which no further step begins; fewer steps widen the error.
         seed: Of the probes.
+        bayesian: Also the determinant of the mean information, which takes quadrature of its own
+            where the head is not small; it may take as long again.
+        relative_error: Standard error over ``gain`` at which steps and probes may end before their
+            number is reached; None makes them all.
 
     Returns:
         The record.
@@ -69,15 +76,33 @@ def measure_leakage(
     level = noise.level(jacobian.tensors)
     whitened = Whitened(jacobian, prior, level.sigma, seed=seed)
     ranks = _ranks(jacobian, seed)
-    gain = measure_gain(whitened, ranks, steps=steps, probes=probes, seed=seed + 10, ends=ends)
+    gain = measure_gain(
+        whitened,
+        ranks,
+        steps=steps,
+        probes=probes,
+        seed=seed + 10,
+        ends=ends,
+        relative_error=relative_error,
+    )
     d = jacobian.inputs
     # ln det(C⁻¹ + I) = ln det(1 + C^½ I C^½) − ln det C.
     shift = -prior.log_det() / (2 * d) - GAUSSIAN_ENTROPY
     estimate = _estimate(gain)
     traces = whitened.probes.double().square().sum(dim=2) / d
     exact, notes = _exact(jacobian, level.sigma, ranks, ends)
-    if gain.steps < steps and bool((gain.half_width > gain.probe_error).any()):
+    if gain.late and bool((gain.half_width > gain.probe_error).any()):
         notes = (*notes, f"{gain.steps} of {steps} quadrature steps for lack of time")
+    together = None
+    if bayesian:
+        together = mean_gain(
+            jacobian,
+            prior,
+            level.sigma,
+            relative_error=relative_error or 0.01,
+            deadline_s=deadline_s,
+            seed=seed,
+        ).estimate
     return LeakageRecord(
         fsinfo=Estimate(estimate.value + shift, estimate.standard_error),
         gain=estimate,
@@ -93,6 +118,7 @@ def measure_leakage(
         mse_lower_bound=mse_lower_bound(whitened),
         steps=gain.steps,
         notes=notes,
+        bayesian_fsinfo=together and Estimate(together.value + shift, together.standard_error),
     )
 
 
