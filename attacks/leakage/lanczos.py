@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
 Product = Callable[[Tensor], Tensor]
@@ -50,33 +51,34 @@ class Bidiagonal:
         Returns:
             Its bracket, and the spread of the logarithms.
         """
-        gauss = self._tridiagonal()
-        upper, square = _log_moments(gauss, floor)
-        lower, lower_square = _log_moments(self._with_node(gauss, floor), floor)
+        alpha, beta = self._tridiagonal()
+        upper, square = _log_moments(alpha, beta, floor)
+        lower, lower_square = _log_moments(*self._with_node(alpha, beta, floor), floor)
         variance = max(0.0, square - upper**2, lower_square - lower**2)
         return LogMean(min(lower, upper), upper, math.sqrt(variance))
 
-    def _tridiagonal(self) -> NDArray[np.float64]:
-        b = np.diag(self.diagonal) + np.diag(self.upper[:-1], 1)
-        return np.asarray(b.T @ b, np.float64)
+    def _tridiagonal(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """BᵀB: its diagonal ``[m]`` and what is beside it ``[m − 1]``."""
+        before = np.concatenate([[0.0], self.upper[:-1]])
+        return self.diagonal**2 + before**2, self.diagonal[:-1] * self.upper[:-1]
 
-    def _with_node(self, gauss: NDArray[np.float64], node: float) -> NDArray[np.float64]:
+    def _with_node(
+        self, alpha: NDArray[np.float64], beta: NDArray[np.float64], node: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The tridiagonal one larger that has the node as an eigenvalue (Golub 1973)."""
-        m = len(gauss)
-        beta = float(self.diagonal[-1] * self.upper[-1])
-        last = np.zeros(m)
-        last[-1] = beta**2
-        # Nodes lie above the floor; where rounding put one on it, least squares still answers.
-        shift = np.linalg.lstsq(gauss - node * np.eye(m), last, rcond=None)[0][-1]
-        extended = np.zeros((m + 1, m + 1))
-        extended[:m, :m] = gauss
-        extended[m, m] = node + shift
-        extended[m, m - 1] = extended[m - 1, m] = beta
-        return extended
+        # The last pivot of T − node: positive, as nodes lie above the floor, but for rounding.
+        tiny = np.finfo(np.float64).eps * max(float(alpha.max()), np.finfo(np.float64).tiny)
+        pivot = max(float(alpha[0]) - node, tiny)
+        for a, b in zip(alpha[1:], beta, strict=True):
+            pivot = max(float(a) - node - float(b) ** 2 / pivot, tiny)
+        last = float(self.diagonal[-1] * self.upper[-1])
+        return np.append(alpha, node + last**2 / pivot), np.append(beta, last)
 
 
-def _log_moments(tridiagonal: NDArray[np.float64], floor: float) -> tuple[float, float]:
-    values, vectors = np.linalg.eigh(tridiagonal)
+def _log_moments(
+    alpha: NDArray[np.float64], beta: NDArray[np.float64], floor: float
+) -> tuple[float, float]:
+    values, vectors = eigh_tridiagonal(alpha, beta)
     # Rounding alone puts a node below the floor.
     logs = np.log(np.maximum(values, floor))
     weights = vectors[0] ** 2
