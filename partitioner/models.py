@@ -163,7 +163,7 @@ def _torchvision_model(
     shape = tuple(input_shape) if input_shape else (3, size, size)
     build = partial(torchvision.models.get_model, name, weights=None, **_sized(name, shape))
     module = _seeded(build, seed)
-    found = _torchvision_weights(name, module, weights, pretrained.url, seed)
+    found = _torchvision_weights(name, module, weights, pretrained.url, seed, shape)
     spec = InputSpec((1, *shape), tuple(transforms.mean), tuple(transforms.std))
     return LoadedModel(name, _frozen(module), spec, (torch.zeros(spec.shape),), found)
 
@@ -176,25 +176,28 @@ def _sized(name: str, shape: Sequence[int]) -> dict[str, Any]:
 
 
 def _torchvision_weights(
-    name: str, module: nn.Module, weights: str, url: str, seed: int
+    name: str, module: nn.Module, weights: str, url: str, seed: int, shape: tuple[int, ...]
 ) -> Weights:
     if weights == "auto":
         cached = fetch(url)
         if cached is not None:
             apply_state(module, load_state(cached), cached, name)
+            if hasattr(module, "transform_input"):
+                # These weights were trained with another normalisation; torchvision's own
+                # loading switches this on for them.
+                module.transform_input = True  # type: ignore[assignment]
             source = f"pretrained, torchvision {cached.name}"
             return Weights(source, state_sha256(module), trained=True)
-        enliven(module, seed)
+        enliven(module, seed, shape)
         source = f"random, seed {seed} (pretrained ones could not be had)"
         return Weights(source, state_sha256(module), trained=False)
-    return _given_weights(name, module, weights, seed)
-
-
-def _given_weights(name: str, module: nn.Module, weights: str, seed: int) -> Weights:
-    if weights in {"none", "auto"}:
-        enliven(module, seed)
+    if weights == "none":
+        enliven(module, seed, shape)
         return Weights(f"random, seed {seed}", state_sha256(module), trained=False)
-    path = Path(weights)
+    return _from_file(name, module, Path(weights))
+
+
+def _from_file(name: str, module: nn.Module, path: Path) -> Weights:
     apply_state(module, load_state(path), path, name)
     return Weights(f"file {path.name}", state_sha256(module), trained=True)
 
@@ -239,9 +242,9 @@ def _own_weights(name: str, module: nn.Module, weights: str, seed: int) -> Weigh
         return Weights("the factory's own", state_sha256(module), trained=True)
     if weights == "none":
         enliven(module, seed)
-        source = f"the factory's own, seed {seed}, said to be untrained"
+        source = f"random, as the factory made them with seed {seed}"
         return Weights(source, state_sha256(module), trained=False)
-    return _given_weights(name, module, weights, seed)
+    return _from_file(name, module, Path(weights))
 
 
 def _example(

@@ -170,18 +170,38 @@ def state_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def enliven(module: nn.Module, seed: int) -> None:
-    """Give weight matrices that are initialised to zero small random values.
+def enliven(module: nn.Module, seed: int, shape: tuple[int, ...] | None = None) -> None:
+    """Let an untrained model answer something, and something else to every input.
 
-    Some models start with a zero classifier; untrained, they would answer zero to everything, and
-    comparing a tail's zeros with the model's would prove nothing.
+    Some start with a zero classifier, others let the signal fade to 1e-14 or grow to 1e9, as their
+    batch norms know nothing of what reaches them. Comparing such a tail's answers with the model's
+    would prove nothing. So matrices of zeros get small random values, and where seeded noise has
+    faded or grown a hundredfold, the next batch norm's variance brings it back to one. All other
+    batch norms stay as they are: normalising what every one of them gets makes deep nets chaotic,
+    so that rounding errors grow as large as the answers.
 
     Args:
-        module: Randomly initialised; changed in place.
+        module: Randomly initialised; changed in place, and left in eval mode.
         seed: Of the random values.
+        shape: Of one input, for the batch norms; None leaves them as they are.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.dim() >= 2 and not parameter.any():
                 parameter.normal_(0.0, 0.02, generator=generator)
+    module.eval()
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if shape is None or not norms:
+        return
+    hooks = [norm.register_forward_pre_hook(_take_scale) for norm in norms]
+    with torch.no_grad():
+        module(torch.randn(1, *shape, generator=generator))
+    for hook in hooks:
+        hook.remove()
+
+
+def _take_scale(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    square = inputs[0].square().mean().item()
+    if isinstance(norm.running_var, Tensor) and square > 0 and not 1e-4 < square < 1e4:
+        norm.running_var.fill_(square)

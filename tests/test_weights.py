@@ -262,3 +262,35 @@ def test_zero_matrices_come_alive_the_same_way_twice() -> None:
     assert modules[0][1].weight.all()
     assert not modules[0][1].bias.any()
     assert torch.equal(modules[0][1].weight, modules[1][1].weight)
+
+
+def narrowing(gain: float) -> nn.Module:
+    """Twelve convolutions that each change the signal by a factor, with batch norms between."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for _ in range(12):
+        convolution = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        nn.init.normal_(convolution.weight, std=gain / 27**0.5)
+        layers += [convolution, nn.BatchNorm2d(3)]
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("gain", [0.03, 1.0, 30.0])
+def test_a_signal_that_fades_or_explodes_is_brought_back(gain: float) -> None:
+    twins = [narrowing(gain), narrowing(gain)]
+    before = state_sha256(twins[0])
+    for module in twins:
+        enliven(module, 1, (3, 8, 8))
+    assert state_sha256(twins[0]) == state_sha256(twins[1])
+    assert not twins[0].training
+    answers = twins[0](torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2)))
+    assert 1e-3 < answers.square().mean().sqrt() < 1e3
+    # Where nothing fades, nothing is changed.
+    assert (state_sha256(twins[0]) == before) is (gain == 1.0)
+
+
+def test_batch_norms_stay_as_they_are_without_a_shape() -> None:
+    module = narrowing(0.03)
+    before = state_sha256(module)
+    enliven(module, 1)
+    assert state_sha256(module) == before
