@@ -30,7 +30,9 @@ from splitdeploy.profiles.errors import AttackError
 from splitdeploy.profiles.store import CSV_COLUMNS, report_schema
 
 BLOCKS = ["cloud-only", "act", "blocks.0", "blocks.1", "pool", "edge-only"]
-VERBS = ("profile", "cuts", "export", "recommend", "report", "devices", "networks", "attacks")
+VERBS = (
+    "profile", "cuts", "export", "leakage", "recommend", "report", "devices", "networks", "attacks",
+)  # fmt: skip
 
 
 def process(*arguments: object, cwd: Path = HERE) -> subprocess.CompletedProcess[str]:

@@ -164,6 +164,59 @@ class FixedNoise(Noise):
         return f"added noise of sigma {self.sigma:g} on every element"
 
 
+@dataclass(frozen=True)
+class ScaledNoise(Noise):
+    """Another rule's noise, so many times as strong.
+
+    Args:
+        inner: The rule.
+        factor: On each σ. Sent n times with fresh noise, the smashed data has n-fold information,
+            as if its noise were weaker by 1/√n (`repeated`).
+        text: What is added to the rule's sentence.
+
+    Raises:
+        LeakageError: The factor is not positive.
+    """
+
+    inner: Noise
+    factor: float
+    text: str
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.factor) and self.factor > 0):
+            raise LeakageError(f"expected a positive factor on the noise, got {self.factor}")
+
+    def tensor_sigma(self, tensor: Tensor) -> float:
+        """The inner rule's, times the factor."""
+        return self.factor * self.inner.tensor_sigma(tensor)
+
+    def describe(self) -> str:
+        """The rule in a sentence."""
+        return f"{self.inner.describe()}, {self.text}"
+
+
+def repeated(noise: Noise, queries: int) -> Noise:
+    """The noise that is left when the same picture is sent several times with fresh noise.
+
+    The information is that of one query times their number: the same as of one query with σ/√n.
+
+    Args:
+        noise: Of one query.
+        queries: How many.
+
+    Returns:
+        The rule; the given one for one query.
+
+    Raises:
+        LeakageError: There are no queries.
+    """
+    if queries < 1:
+        raise LeakageError(f"expected at least 1 query, got {queries}")
+    if queries == 1:
+        return noise
+    return ScaledNoise(noise, queries**-0.5, f"{queries} queries with fresh noise")
+
+
 def root_mean_square(tensor: Tensor) -> float:
     """The root of the mean square of all elements, in float64."""
     return float(tensor.detach().double().square().mean().sqrt())

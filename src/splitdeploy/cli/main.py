@@ -13,6 +13,7 @@ _COMMANDS = {
     "profile": "profile",
     "cuts": "cuts",
     "export": "export",
+    "leakage": "leakage",
     "recommend": "recommend",
     "report": "report",
     "devices": "devices",

@@ -1,0 +1,122 @@
+"""The leakage of one cut alone: no export, no timing, all the time for the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from splitdeploy.attacks.images import load_photographs
+from splitdeploy.attacks.leakage.family import CurvePoint, Family, measure_curve, measure_family
+from splitdeploy.attacks.leakage.noise import Noise, repeated
+from splitdeploy.attacks.leakage.prior import default_prior
+from splitdeploy.attacks.pixel_head import PixelHead
+from splitdeploy.partitioner.cuts import find_named_cuts
+from splitdeploy.partitioner.head_module import OneByOne, torch_head
+from splitdeploy.partitioner.models import LoadedModel
+from splitdeploy.partitioner.progress import Reporter, Silent
+from splitdeploy.profiles.cut import CLOUD_ONLY, CutPoint
+from splitdeploy.profiles.errors import CutError, LeakageError
+
+_CURVE_SHARE = 0.5
+"""The part of the budget that the curve gets, where one is asked for."""
+
+
+@dataclass(frozen=True)
+class CutLeakage:
+    """What one cut gives away.
+
+    Attributes:
+        cut: The cut.
+        family: All figures.
+        curve: Leakage against the noise; empty where it was not asked for.
+        images: Where the pictures come from, in words.
+        noise: The noise, in words, the number of queries included.
+    """
+
+    cut: CutPoint
+    family: Family
+    curve: tuple[CurvePoint, ...]
+    images: str
+    noise: str
+
+
+def leakage_of_cut(
+    model: LoadedModel,
+    cut: str,
+    *,
+    noise: Noise,
+    queries: int = 1,
+    images: Path | None = None,
+    image_count: int = 8,
+    budget_s: float | None = None,
+    curve_factors: Sequence[float] = (),
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> CutLeakage:
+    """Measure the leakage of one cut by every figure there is.
+
+    Args:
+        model: From `load_model`; it needs a torch graph and pictures as inputs.
+        cut: The name of a module that ends there, or of an end.
+        noise: What the smashed data of one query carries.
+        queries: How often each picture is sent, with fresh noise.
+        images: A folder of pictures; None for photographs that scikit-image carries.
+        image_count: How many of them.
+        budget_s: Seconds for the quadratures; None for as long as the errors ask.
+        curve_factors: On σ, for leakage against the noise; none for no curve.
+        seed: Places the crops of the photographs, and draws the probes.
+        reporter: Told as it goes.
+
+    Returns:
+        The figures.
+
+    Raises:
+        LeakageError: The model has no torch graph to differentiate, or its input is no picture.
+        CutError: Nothing of that name can be cut at.
+    """
+    told = reporter or Silent()
+    if model.onnx_path is not None:
+        raise LeakageError(
+            f"expected a model with a torch graph, got {model.name}: an .onnx file has no "
+            "gradients; give the torchvision name, factory or .pt2 that it was exported from"
+        )
+    if not model.input.is_image:
+        raise LeakageError(f"expected a model of pictures, got inputs of {model.input.shape}")
+    told.stage("tracing", 1)
+    found = next((c for c in find_named_cuts(model.trace.graph, [cut]) if c.name == cut), None)
+    if found is None:
+        raise CutError(f"expected the name of one cut, got {cut!r}: see `splitdeploy cuts`")
+    _, channels, height, width = model.input.shape
+    shape = (channels, height, width)
+    pictures = load_photographs(images or "photos", shape=shape, count=image_count, seed=seed)
+    pixels = torch.from_numpy(pictures.pixels)
+    head, prior, together = _head(model, found), default_prior(shape), repeated(noise, queries)
+    share_s = budget_s if budget_s is None or not curve_factors else _CURVE_SHARE * budget_s
+    told.advance()
+    told.stage("leakage", 1)
+    family = measure_family(
+        head, pixels, noise=together, prior=prior, deadline_s=share_s, seed=seed
+    )  # fmt: skip
+    told.advance()
+    curve: tuple[CurvePoint, ...] = ()
+    if curve_factors:
+        told.stage("leakage against the noise", 1)
+        curve = measure_curve(
+            head, pixels, noise=together, prior=prior, factors=curve_factors, deadline_s=share_s,
+            seed=seed,
+        )  # fmt: skip
+        told.advance()
+    return CutLeakage(found, family, curve, pictures.source, together.describe())
+
+
+def _head(model: LoadedModel, cut: CutPoint) -> PixelHead:
+    if cut.name == CLOUD_ONLY:
+        head: torch.nn.Module = torch.nn.Identity()
+    else:
+        head = torch_head(model.trace.program, [tensor.name for tensor in cut.tensors])
+        if not model.trace.dynamic_batch:
+            head = OneByOne(head)
+    return PixelHead(head, model.input.mean, model.input.std).eval()
