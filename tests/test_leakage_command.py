@@ -38,15 +38,15 @@ def test_the_family_is_told_with_errors_and_whom_each_binds() -> None:
     found = figures("--cut", "blocks.0", "--image-count", 6)
     assert set(found) >= {
         "gain", "fsinfo", "bayesian_fsinfo", "exact_fsinfo", "paper_fsinfo", "rank_share", "dfil",
-        "fil_max", "distance_correlation", "mutual_information_prior",
-        "mutual_information_covariance", "mse_trace_of_the_information",
-        "mse_determinant_of_the_mean_information", "mse_van_trees_by_rings_of_frequency",
-        "mse_covariance_of_the_smashed_data",
+        "fil_max", "distance_correlation", "information_prior",
+        "information_covariance", "mse_trace",
+        "mse_mean_determinant", "mse_van_trees",
+        "mse_covariance",
     }  # fmt: skip
     # 8 channels of 8 by 8 for 768 pixels: the rank is not full.
     assert found["exact_fsinfo"]["value"] == "-inf" and found["rank_share"]["value"] < 1
-    assert found["mse_trace_of_the_information"]["binds"] == "unbiased"
-    assert found["mse_determinant_of_the_mean_information"]["binds"] == "any"
+    assert found["mse_trace"]["binds"] == "unbiased"
+    assert found["mse_mean_determinant"]["binds"] == "any"
     assert found["gain"]["binds"] == "" and found["gain"]["value"] > 0
     assert 0 < found["distance_correlation"]["value"] <= 1
     assert all(figure["assumes"] for figure in found.values())
@@ -119,7 +119,7 @@ def test_one_picture_lacks_what_takes_several() -> None:
     pixels = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     found = measure_family(head, pixels, noise=SnrNoise(30), prior=default_prior((3, 8, 8)))
     names = {figure.name for figure in found.figures}
-    assert not names & {"distance_correlation", "mutual_information_covariance"}
+    assert not names & {"distance_correlation", "information_covariance"}
     assert any("at least 2 pictures" in note for note in found.notes)
 
 

@@ -28,7 +28,8 @@ class ErrorBound:
     """A mean squared error that attackers do not get below.
 
     Attributes:
-        name: What it comes from.
+        name: In snake case, without the ``mse_`` that the table sets before it.
+        text: What it comes from, in words.
         mse: A pixel on [0, 1].
         binds: ``unbiased``: attackers whose reconstruction is right on average, at each picture;
             ``any``: all attackers, on average over pictures.
@@ -36,6 +37,7 @@ class ErrorBound:
     """
 
     name: str
+    text: str
     mse: Estimate
     binds: Binds
     assumes: str
@@ -51,10 +53,11 @@ def from_exact(fsinfo: Estimate) -> ErrorBound:
         The bound. Averaged after the logarithm, it is at most the mean over images (Jensen).
     """
     return ErrorBound(
+        "determinant",
         "determinant of the information",
         _exponential(fsinfo),
         "unbiased",
-        "full rank; local to each picture",
+        "local, full rank",
     )
 
 
@@ -71,7 +74,7 @@ def from_dfil(dfil: Estimate) -> ErrorBound:
         value = Estimate(math.inf, 0.0)
     else:
         value = Estimate(1.0 / dfil.value, dfil.standard_error / dfil.value**2)
-    return ErrorBound("trace of the information (1/dFIL)", value, "unbiased", "local")
+    return ErrorBound("trace", "trace of the information (1/dFIL)", value, "unbiased", "local")
 
 
 def from_bayesian(fsinfo: Estimate) -> ErrorBound:
@@ -84,10 +87,11 @@ def from_bayesian(fsinfo: Estimate) -> ErrorBound:
         The bound.
     """
     return ErrorBound(
+        "mean_determinant",
         "determinant of the mean information",
         _exponential(fsinfo),
         "any",
-        "pictures follow the prior; mean over the given pictures",
+        "prior",
     )
 
 
@@ -101,10 +105,11 @@ def from_van_trees(mse: float) -> ErrorBound:
         The bound; its error was not estimated and is not a number.
     """
     return ErrorBound(
+        "van_trees",
         "van Trees, by rings of frequency",
         Estimate(mse, math.nan),
         "any",
-        "pictures follow the prior; mean over the given pictures",
+        "prior",
     )
 
 
@@ -122,10 +127,11 @@ def from_information(information: Estimate, prior: ImagePrior) -> ErrorBound:
     entropy = GAUSSIAN_ENTROPY + prior.log_det() / (2 * d)  # h(X)/d
     remaining = Estimate(information.value / d - entropy, information.standard_error / d)
     return ErrorBound(
+        "covariance",
         "covariance of the smashed data",
         _exponential(remaining),
         "any",
-        "pictures have the prior's entropy; covariance of the given pictures",
+        "prior, variances",
     )
 
 

@@ -30,9 +30,8 @@ from splitdeploy.profiles.report import Estimate, LeakageRecord
 STEPS, PROBES, RELATIVE_ERROR = 600, 8, 0.01
 """How far the quadrature goes where time allows."""
 
-_MEAN = "mean over the given pictures"
-_PRIOR = "pictures follow the prior; " + _MEAN
-_NATS, _MSE = "nats/element", "MSE on [0, 1]"
+_PRIOR = "prior"
+_NATS, _MSE = "nats/d", "MSE"
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,10 @@ class Figure:
         text: What it is, in words.
         value: In ``unit``; may be infinite.
         standard_error: Not a number where it was not estimated.
-        unit: In words.
+        unit: ``nats/d`` is nats per input element; ``MSE`` is of a pixel on [0, 1].
         binds: ``any`` or ``unbiased`` attackers; empty for a figure that bounds none.
-        assumes: What it rests on, in words.
+        assumes: ``prior``: pictures follow it; ``local``: neighbours of each picture;
+            ``variances``, ``samples``: of the given pictures, which stand behind every figure.
     """
 
     name: str
@@ -197,7 +197,7 @@ def _of_record(record: LeakageRecord) -> Iterator[Figure]:
         # d·gain of the mean = h(X) + d·FSInfo_B, and the prior's own FSInfo is −h(X)/d.
         above = record.bayesian_fsinfo.value - (record.fsinfo.value - record.gain.value)
         yield _figure(
-            "mutual_information_prior", "I(X; Z) at most",
+            "information_prior", "I(X; Z) at most",
             Estimate(above, record.bayesian_fsinfo.standard_error), _NATS, "any", _PRIOR,
         )  # fmt: skip
     exact = record.exact_fsinfo
@@ -208,13 +208,13 @@ def _of_record(record: LeakageRecord) -> Iterator[Figure]:
             "exact_fsinfo", "as published, without a prior", exact, _NATS, "unbiased", "local"
         )
     yield _figure(
-        "rank_share", "directions that pass, at most",
-        Estimate(record.rank_at_most / record.dimensions, 0.0), "share of d", "", "local",
+        "rank_share", "directions that pass over d, at most",
+        Estimate(record.rank_at_most / record.dimensions, 0.0), "share", "", "local",
     )  # fmt: skip
     yield _figure("dfil", "trace of the information over d", record.dfil, "1/MSE", "", "local")
     yield _figure(
-        "fil_max", "largest eigenvalue, from below", Estimate(record.fil_max, math.nan), "1/MSE",
-        "", "local; worst picture",
+        "fil_max", "largest eigenvalue over the pictures, from below",
+        Estimate(record.fil_max, math.nan), "1/MSE", "", "local",
     )  # fmt: skip
 
 
@@ -231,29 +231,28 @@ def _bounds_of_record(record: LeakageRecord) -> Iterator[ErrorBound]:
 def _paper(head: PixelHead, pixels: Tensor) -> Figure:
     found = fsinfo(head, pixels, kind="paper")
     return _figure(
-        "paper_fsinfo", "diagonal, as the paper's code has it", found, _NATS, "",
-        "sigma 0.1, which nobody adds; epsilon 1e-10",
+        "paper_fsinfo", "diagonal, epsilon, as the paper's code has it", found, _NATS, "",
+        "sigma 0.1",
     )  # fmt: skip
 
 
 def _information(nats: Estimate, d: int) -> Figure:
     each = Estimate(nats.value / d, nats.standard_error / d)
     return _figure(
-        "mutual_information_covariance", "I(X; Z) at most", each, _NATS, "any",
-        "no prior; variances of the given pictures",
+        "information_covariance", "I(X; Z) at most", each, _NATS, "any",
+        "variances",
     )  # fmt: skip
 
 
 def _dependence(found: Estimate) -> Figure:
     return _figure(
-        "distance_correlation", "squared, unbiased, without noise", found, "at most 1", "", _MEAN
+        "distance_correlation", "squared, unbiased, without noise", found, "1", "", "samples"
     )
 
 
 def _of_bound(bound: ErrorBound) -> Figure:
-    short = bound.name.split("(")[0].strip().replace(",", "").replace(" ", "_").lower()
     return _figure(
-        f"mse_{short}", f"error at least, by {bound.name}", bound.mse, _MSE, bound.binds,
+        f"mse_{bound.name}", f"error at least, by {bound.text}", bound.mse, _MSE, bound.binds,
         bound.assumes,
     )  # fmt: skip
 

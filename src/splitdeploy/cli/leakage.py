@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from splitdeploy.partitioner.cut_leakage import CutLeakage
 
 _FACTORS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
-_COLUMNS = ("figure", "value", "±", "unit", "binds", "what it is", "assumes")
+_COLUMNS = ("figure", "value", "±", "unit", "binds", "assumes")
+"""What each figure is, in words, takes a line of its own: JSON, CSV and Markdown have it."""
 
 
 @click.command("leakage")
@@ -128,15 +129,16 @@ def _show(found: CutLeakage, document: dict[str, Any], title: str, form: str) ->
         names = ("name", "value", "standard_error", "unit", "binds", "text", "assumes")
         print_csv(names, [[_exactly(getattr(f, name)) for name in names] for f in figures])
     else:
-        rows = [_cells(figure) for figure in figures]
-        print_table(title, _COLUMNS, rows, markdown=form == "md")
+        markdown = form == "md"
+        columns = (*_COLUMNS, "what it is") if markdown else _COLUMNS
+        rows = [[*_cells(f), f.text] if markdown else _cells(f) for f in figures]
+        print_table(title, columns, rows, markdown=markdown)
 
 
 def _cells(figure: Figure) -> list[str]:
     error = "" if math.isnan(figure.standard_error) else f"{figure.standard_error:.2g}"
     return [
-        figure.name, f"{figure.value:.4g}", error, figure.unit, figure.binds or "-", figure.text,
-        figure.assumes,
+        figure.name, f"{figure.value:.4g}", error, figure.unit, figure.binds or "-", figure.assumes,
     ]  # fmt: skip
 
 
