@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind, OutputSpec, TensorArgument
 
 from splitdeploy.partitioner.trace import Trace, quiet
-from splitdeploy.partitioner.values import rename_values
+from splitdeploy.partitioner.values import forget_sources, rename_values
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.errors import ModelError
 
@@ -88,6 +88,7 @@ def export_onnx(trace: Trace, boundaries: Sequence[str], folder: Path) -> Export
     proto = onnx.load(str(path), load_external_data=False)
     _name_outputs(proto, [*results, *extra])
     _name_inputs(proto, inputs)
+    forget_sources(proto.graph)
     path.write_bytes(proto.SerializeToString())
     return ExportedModel(proto, path, inputs, results, trace.dynamic_batch)
 

@@ -15,6 +15,7 @@ from splitdeploy.partitioner.export import ExportedModel
 from splitdeploy.partitioner.graph import GraphNode, ModuleCall, TracedGraph
 from splitdeploy.partitioner.onnx_macs import node_macs
 from splitdeploy.partitioner.onnx_shapes import Shapes, graph_shapes
+from splitdeploy.partitioner.values import CLASSES, SCOPES, forget_sources
 from splitdeploy.profiles.cut import TensorSpec
 from splitdeploy.profiles.errors import CutError, ModelError
 
@@ -28,8 +29,6 @@ _UNARY = {
     "InstanceNormalization", "Dropout",
 }  # fmt: skip
 _NUMBERS = {"Shape", "Size"}
-_SCOPES = "pkg.torch.onnx.name_scopes"
-_CLASSES = "pkg.torch.onnx.class_hierarchy"
 
 
 def load_onnx(path: Path) -> ModelProto:
@@ -190,6 +189,7 @@ def import_onnx(path: Path, boundaries: Sequence[str], folder: Path) -> Exported
             raise CutError(f"{path} has no value {name!r} to cut at: see `splitdeploy cuts {path}`")
         if name not in results:
             model.graph.output.append(_info(model, name, shapes, types))
+    forget_sources(model.graph)
     target = folder / "model.onnx"
     onnx.save_model(
         model, str(target), save_as_external_data=True, location="model.onnx.data",
@@ -251,8 +251,8 @@ def _kind(node: NodeProto, reads: bool) -> str:
 
 def _stack(node: NodeProto) -> tuple[ModuleCall, ...]:
     recorded = {entry.key: entry.value for entry in node.metadata_props}
-    if _SCOPES in recorded:
-        return _recorded(recorded[_SCOPES], recorded.get(_CLASSES, "[]"))
+    if SCOPES in recorded:
+        return _recorded(recorded[SCOPES], recorded.get(CLASSES, "[]"))
     return _from_path(node.name)
 
 
