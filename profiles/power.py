@@ -42,9 +42,7 @@ class RadioPower:
         up_mbps = min(uplink_bps, self.highest_bps) / 1e6
         down_mbps = min(downlink_bps, self.highest_bps) / 1e6
         return 1e-3 * (
-            self.uplink_mw_per_mbps * up_mbps
-            + self.downlink_mw_per_mbps * down_mbps
-            + self.base_mw
+            self.uplink_mw_per_mbps * up_mbps + self.downlink_mw_per_mbps * down_mbps + self.base_mw
         )
 
 
