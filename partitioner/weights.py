@@ -173,12 +173,12 @@ def state_sha256(module: nn.Module) -> str:
 def enliven(module: nn.Module, seed: int, shape: tuple[int, ...] | None = None) -> None:
     """Let an untrained model answer something, and something else to every input.
 
-    Some start with a zero classifier, others let the signal fade to 1e-14 or grow to 1e9, as their
-    batch norms know nothing of what reaches them. Comparing such a tail's answers with the model's
-    would prove nothing. So matrices of zeros get small random values, and where seeded noise has
-    faded or grown a hundredfold, the next batch norm's variance brings it back to one. All other
-    batch norms stay as they are: normalising what every one of them gets makes deep nets chaotic,
-    so that rounding errors grow as large as the answers.
+    Some start with a zero classifier; in others the signal fades below the biases, as batch norms
+    that saw no data do not bring it back. Comparing a tail that answers the same to everything
+    proves nothing. So matrices of zeros get small random values, and where the answers to two
+    inputs are all but equal, batch norms that get a signal that has faded or grown a hundredfold
+    bring it back to one. All others stay as they are: normalising what every one of them gets
+    makes deep nets chaotic, so that rounding errors grow as large as the answers.
 
     Args:
         module: Randomly initialised; changed in place, and left in eval mode.
@@ -194,11 +194,24 @@ def enliven(module: nn.Module, seed: int, shape: tuple[int, ...] | None = None) 
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if shape is None or not norms:
         return
+    inputs = torch.randn(2, *shape, generator=generator)
+    if _tells_apart(module, inputs):
+        return
     hooks = [norm.register_forward_pre_hook(_take_scale) for norm in norms]
     with torch.no_grad():
-        module(torch.randn(1, *shape, generator=generator))
+        module(inputs)
     for hook in hooks:
         hook.remove()
+
+
+def _tells_apart(module: nn.Module, inputs: Tensor) -> bool:
+    """Whether the answers to two inputs differ by more than a hundredth of the largest."""
+    with torch.no_grad():
+        answers = module(inputs)
+    if not isinstance(answers, Tensor):
+        return True
+    difference = (answers[0] - answers[1]).abs().max()
+    return bool(difference > 1e-2 * answers.abs().max())
 
 
 def _take_scale(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
