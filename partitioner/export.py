@@ -78,7 +78,7 @@ def export_onnx(trace: Trace, boundaries: Sequence[str], folder: Path) -> Export
     try:
         with quiet(), _returning(trace.program, extra):
             exported = torch.onnx.export(trace.program, dynamo=True, verbose=False)
-    except Exception as error:  # because the exporter raises many types
+    except Exception as error:  # the exporter raises many types
         line = next((text for text in str(error).splitlines() if text.strip()), "")
         raise ModelError(f"torch.onnx.export cannot export the model: {line[:200]}") from error
     if exported is None:

@@ -112,7 +112,7 @@ def trace_module(module: nn.Module, example: Sequence[Any]) -> Trace:
         with quiet():
             program = export(module, doubled, dynamic_shapes=shapes)
             return from_program(program.run_decompositions({}), doubled, dynamic_batch=True)
-    except Exception:  # because the exporter raises many types; a fixed batch may still do
+    except Exception:  # the exporter raises many types; a fixed batch may still do
         pass
     try:
         with quiet():
