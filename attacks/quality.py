@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -140,5 +140,5 @@ def _interval95(values: Tensor) -> tuple[float, float]:
     if n < 2:
         return (-1.0, 1.0)
     mean, spread = float(values.mean()), float(values.std())
-    half = float(stats.t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * spread / math.sqrt(n)
     return (max(-1.0, mean - half), min(1.0, mean + half))
