@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from splitdeploy.profiles.errors import OutputError
+from splitdeploy.profiles.store import write_atomically
 
 _GAP = 2  # pixels of white between pictures
 
@@ -36,17 +36,12 @@ def save_comparison(
         originals, reconstructions, baseline,
     ]  # fmt: skip
     picture = Image.fromarray(_grid(rows))
+    out = io.BytesIO()
+    picture.save(out, format="PNG")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                picture.save(file, format="PNG")
-            Path(aside).replace(path)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
-    except OSError as error:
+        write_atomically(path, out.getvalue())
+    except (OSError, OutputError) as error:
         raise OutputError(f"cannot write the picture {path}: {error}; choose another") from error
 
 

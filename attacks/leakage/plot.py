@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 
 from splitdeploy.attacks.leakage.family import CurvePoint
 from splitdeploy.profiles.errors import OutputError
+from splitdeploy.profiles.store import write_atomically
 
 
 def save_curve(path: Path, points: Sequence[CurvePoint], title: str) -> None:
@@ -37,15 +37,10 @@ def save_curve(path: Path, points: Sequence[CurvePoint], title: str) -> None:
     axes.set_title(title)
     axes.axhline(0.0, color="grey", linewidth=0.8)
     axes.legend()
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=120)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                figure.savefig(file, format="png", dpi=120)
-            Path(aside).replace(path)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
-    except OSError as error:
+        write_atomically(path, out.getvalue())
+    except (OSError, OutputError) as error:
         raise OutputError(f"cannot write the plot {path}: {error}; choose another") from error
