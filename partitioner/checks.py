@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from splitdeploy.attacks.leakage.noise import noise_named
-from splitdeploy.partitioner.codec import PRECISIONS
 from splitdeploy.partitioner.constraints import check_constraints
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.scoring import Table, check_objective
+from splitdeploy.profiles.cut import PRECISIONS
 from splitdeploy.profiles.device import DeviceProfile, find_device
 from splitdeploy.profiles.errors import UnknownNameError, UsageError
 

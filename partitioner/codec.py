@@ -17,11 +17,8 @@ from onnx import GraphProto, TensorProto, helper, numpy_helper
 
 from splitdeploy.partitioner.slicing import Halves
 from splitdeploy.partitioner.values import rename_values
-from splitdeploy.profiles.cut import CutPoint, TensorSpec
+from splitdeploy.profiles.cut import PRECISIONS, CutPoint, TensorSpec
 from splitdeploy.profiles.errors import UnknownNameError
-
-PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
-"""Each precision, and the dtype that its payload is sent in."""
 
 _RAW = "__raw"
 _LEVELS = 127

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitdeploy.edge_runtime.segments import SegmentTimes
-from splitdeploy.partitioner.codec import PRECISIONS
-from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint, item_bytes
+from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, PRECISIONS, CutPoint, item_bytes
 from splitdeploy.profiles.device import DeviceProfile
 from splitdeploy.profiles.kernel import KernelGroup
 from splitdeploy.profiles.measurement import Measurement, Source

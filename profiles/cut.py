@@ -10,6 +10,9 @@ CLOUD_ONLY = "cloud-only"
 EDGE_ONLY = "edge-only"
 """The end of the sweep at which nothing but the result is sent."""
 
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+"""Each precision, and the dtype that its payload is sent in."""
+
 _ITEM_BYTES = {
     "float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint32": 4,
     "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1,

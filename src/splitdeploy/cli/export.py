@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from splitdeploy.cli import options as shared
+from splitdeploy.profiles.cut import PRECISIONS
 from splitdeploy.profiles.errors import UnknownNameError, UsageError
 from splitdeploy.profiles.units import format_size
-
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @click.command("export")

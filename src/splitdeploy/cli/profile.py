@@ -12,12 +12,11 @@ from typing import Any
 import click
 
 from splitdeploy.cli import options as shared
+from splitdeploy.profiles.cut import PRECISIONS
 from splitdeploy.profiles.device import find_device
 from splitdeploy.profiles.errors import UnknownNameError
 from splitdeploy.profiles.network import find_network
 from splitdeploy.profiles.units import parse_time_s
-
-PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @click.command("profile")
