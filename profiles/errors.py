@@ -11,6 +11,7 @@
     ├── SessionError            1   an exported graph cannot be opened or run
     ├── AttackError             1   an attack cannot run on this target
     ├── LeakageError            1   a leakage figure cannot be computed for this head
+    ├── DefenceError            1   a defence cannot be set up on this head, or not so strongly
     ├── MissingExtraError       1   a package of an optional extra is not installed
     ├── OutputError             1   the output place cannot be written
     ├── ReportError             1   a report or bundle does not follow its schema
@@ -85,6 +86,10 @@ class AttackError(SplitdeployError):
 
 class LeakageError(SplitdeployError):
     """A leakage figure cannot be computed for this head."""
+
+
+class DefenceError(SplitdeployError):
+    """A defence cannot be set up on this head, or not as strongly as asked."""
 
 
 class MissingExtraError(SplitdeployError):
