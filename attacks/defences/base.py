@@ -54,7 +54,7 @@ class Perturbation:
         drop_rate: On [0, 1).
 
     Raises:
-        DefenceError: A scale is negative or anything is not finite, or the drop rate is not below 1.
+        DefenceError: A scale is negative, anything is not finite, or the drop rate is not below 1.
     """
 
     distribution: Distribution
