@@ -61,7 +61,8 @@ def test_queries_multiply_the_information() -> None:
     assert many["dfil"]["value"] == pytest.approx(9 * one["dfil"]["value"], rel=1e-4)
     assert many["gain"]["value"] > one["gain"]["value"]
     assert repeated(FixedNoise(0.3), 1) == FixedNoise(0.3)
-    assert repeated(FixedNoise(0.3), 9).tensor_sigma(torch.ones(2)) == pytest.approx(0.1)
+    level = repeated(FixedNoise(0.3), 9).level((torch.ones(1, 2),))
+    assert level.sigma.tolist() == pytest.approx([0.1, 0.1])
 
 
 def test_every_format_tells_the_same() -> None:

@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitdeploy.attacks.leakage.noise import (
+    ElementNoise,
     FixedNoise,
     PrecisionNoise,
     SnrNoise,
     noise_named,
+    repeated,
     root_mean_square,
 )
 from splitdeploy.profiles.errors import LeakageError, UnknownNameError
@@ -88,3 +90,28 @@ def test_impossible_levels_are_refused() -> None:
         SnrNoise(math.nan)
     with pytest.raises(UnknownNameError, match="unknown precision 'fp8'"):
         PrecisionNoise("fp8")
+
+
+def test_noise_of_each_element_goes_with_its_tensor() -> None:
+    a, b = features()[:, :6].view(4, 2, 3) + 0.1, features()[:, :5] + 0.1
+    channels = torch.tensor([[[0.1], [0.2]]])
+    rule = ElementNoise((channels, torch.tensor(0.5)), "a guard")
+    level = rule.level((a, b))
+    assert level.sigma.tolist() == pytest.approx([0.1] * 3 + [0.2] * 3 + [0.5] * 5)
+    rms_a, rms_b = root_mean_square(a), root_mean_square(b)
+    squares = 3 * (0.1 / rms_a) ** 2 + 3 * (0.2 / rms_a) ** 2 + 5 * (0.5 / rms_b) ** 2
+    assert level.relative == pytest.approx(math.sqrt(squares / 11))
+    assert level.text == "a guard"
+    four = repeated(rule, 4).level((a, b))
+    torch.testing.assert_close(four.sigma, level.sigma / 2)
+    assert four.relative == pytest.approx(level.relative / 2)
+
+
+def test_noise_of_each_element_is_refused_where_it_does_not_fit() -> None:
+    with pytest.raises(LeakageError, match="positive noise sigma for every element, got 0 to 1"):
+        ElementNoise((torch.tensor([0.0, 1.0]),), "a guard")
+    rule = ElementNoise((torch.ones(1, 7),), "a guard")
+    with pytest.raises(LeakageError, match=r"shapes \[\[1, 7\]\] broadcasts to, got \[\[5\]\]"):
+        rule.level((torch.ones(4, 5),))
+    with pytest.raises(LeakageError, match=r"broadcasts to, got \[\[7\], \[7\]\]"):
+        rule.level((torch.ones(4, 7), torch.ones(4, 7)))

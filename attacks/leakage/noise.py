@@ -45,15 +45,31 @@ class NoiseLevel:
 
 @dataclass(frozen=True)
 class Noise(ABC):
-    """A rule that gives each boundary tensor its σ."""
+    """A rule that gives smashed data its σ."""
 
     @abstractmethod
-    def tensor_sigma(self, tensor: Tensor) -> float:
-        """The standard deviation for a boundary tensor, over all its images and elements."""
+    def level(self, tensors: Sequence[Tensor]) -> NoiseLevel:
+        """The noise on smashed data.
+
+        Args:
+            tensors: The boundary tensors, each ``[n, …]``.
+
+        Returns:
+            σ for each element of the joined features, and its source.
+        """
 
     @abstractmethod
     def describe(self) -> str:
         """The rule in a sentence, for the report."""
+
+
+@dataclass(frozen=True)
+class TensorNoise(Noise):
+    """A rule that gives each boundary tensor one σ."""
+
+    @abstractmethod
+    def tensor_sigma(self, tensor: Tensor) -> float:
+        """The standard deviation for a boundary tensor, over all its images and elements."""
 
     def level(self, tensors: Sequence[Tensor]) -> NoiseLevel:
         """The noise on smashed data.
@@ -79,7 +95,7 @@ class Noise(ABC):
 
 
 @dataclass(frozen=True)
-class PrecisionNoise(Noise):
+class PrecisionNoise(TensorNoise):
     """The rounding error of the number format that the smashed data is sent in.
 
     Floats: the error of rounding a mantissa, in the mean over mantissas, so that σ is a fixed
@@ -113,7 +129,7 @@ class PrecisionNoise(Noise):
 
 
 @dataclass(frozen=True)
-class SnrNoise(Noise):
+class SnrNoise(TensorNoise):
     """Noise at a declared signal-to-noise ratio: σ = rms·10^(−snr/20) for each boundary tensor.
 
     Args:
@@ -139,7 +155,7 @@ class SnrNoise(Noise):
 
 
 @dataclass(frozen=True)
-class FixedNoise(Noise):
+class FixedNoise(TensorNoise):
     """Noise that a deployed head adds: the same σ on every element.
 
     Args:
@@ -164,6 +180,66 @@ class FixedNoise(Noise):
         return f"added noise of sigma {self.sigma:g} on every element"
 
 
+@dataclass(frozen=True, eq=False)
+class ElementNoise(Noise):
+    """Noise that a deployed head adds, with a σ of its own for every element or group of elements.
+
+    Args:
+        sigmas: One for each boundary tensor ``[n, *shape]``: broadcasts to ``[1, *shape]``;
+            positive, in the unit of the smashed data.
+        text: Where it comes from, in words.
+
+    Raises:
+        LeakageError: A σ is not positive and finite.
+    """
+
+    sigmas: tuple[Tensor, ...]
+    text: str
+
+    def __post_init__(self) -> None:
+        for sigma in self.sigmas:
+            if not bool((torch.isfinite(sigma) & (sigma > 0)).all()):
+                raise LeakageError(
+                    f"expected a positive noise sigma for every element, got {float(sigma.min()):g}"
+                    f" to {float(sigma.max()):g}"
+                )
+
+    def level(self, tensors: Sequence[Tensor]) -> NoiseLevel:
+        """The noise on smashed data.
+
+        Args:
+            tensors: The boundary tensors, each ``[n, …]``.
+
+        Returns:
+            σ for each element of the joined features, and its source. Relative figures leave out
+            a tensor that is zero everywhere.
+
+        Raises:
+            LeakageError: The tensors are more, fewer or of other shapes than the σ are.
+        """
+        shapes = [tuple(t.shape[1:]) for t in tensors]
+        try:
+            pairs = zip(self.sigmas, shapes, strict=True)
+            parts = [s.double().expand(1, *shape).reshape(-1) for s, shape in pairs]
+        except (RuntimeError, ValueError):
+            raise LeakageError(
+                f"expected boundary tensors that a sigma of shapes "
+                f"{[list(s.shape) for s in self.sigmas]} broadcasts to, got "
+                f"{[list(shape) for shape in shapes]}: measure the head that the noise was made for"
+            ) from None
+        squares = 0.0
+        for part, tensor in zip(parts, tensors, strict=True):
+            rms = root_mean_square(tensor)
+            squares += float((part / rms).square().sum()) if rms > 0 else 0.0
+        joined = torch.cat([p.to(tensors[0].device) for p in parts])
+        relative = math.sqrt(squares / len(joined))
+        return NoiseLevel(joined.to(tensors[0]), relative, self.describe())
+
+    def describe(self) -> str:
+        """The rule in a sentence."""
+        return self.text
+
+
 @dataclass(frozen=True)
 class ScaledNoise(Noise):
     """Another rule's noise, so many times as strong.
@@ -186,9 +262,17 @@ class ScaledNoise(Noise):
         if not (math.isfinite(self.factor) and self.factor > 0):
             raise LeakageError(f"expected a positive factor on the noise, got {self.factor}")
 
-    def tensor_sigma(self, tensor: Tensor) -> float:
-        """The inner rule's, times the factor."""
-        return self.factor * self.inner.tensor_sigma(tensor)
+    def level(self, tensors: Sequence[Tensor]) -> NoiseLevel:
+        """The inner rule's, times the factor.
+
+        Args:
+            tensors: The boundary tensors, each ``[n, …]``.
+
+        Returns:
+            σ for each element of the joined features, and its source.
+        """
+        inner = self.inner.level(tensors)
+        return NoiseLevel(self.factor * inner.sigma, self.factor * inner.relative, self.describe())
 
     def describe(self) -> str:
         """The rule in a sentence."""
