@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from splitdeploy.attacks.leakage.prior import NATURAL_IMAGES, ImagePrior
+from splitdeploy.attacks.leakage.prior import NATURAL_IMAGES, GaussianPrior
 
 GREY = 0.5
 """The mean of the prior, in every channel."""
@@ -44,7 +44,7 @@ class SpectralImage:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         law = replace(NATURAL_IMAGES, exponent=(exponent,) * 3)
-        prior = ImagePrior(shape, law)
+        prior = GaussianPrior(shape, law)
         self.shape = shape
         self.deviation = prior.variance.sqrt().to(dtype)
         self._transform = prior.transform(self.deviation)

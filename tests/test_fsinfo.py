@@ -15,7 +15,7 @@ from splitdeploy.attacks.leakage.fsinfo import fsinfo
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
 from splitdeploy.attacks.leakage.mean_information import mean_gain
 from splitdeploy.attacks.leakage.noise import SnrNoise
-from splitdeploy.attacks.leakage.prior import ImagePrior, PowerLaw, default_prior
+from splitdeploy.attacks.leakage.prior import GaussianPrior, PowerLaw, default_prior
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.profiles.errors import LeakageError, UnknownNameError
 
@@ -232,7 +232,7 @@ def test_one_dimensional_bounds_hold_by_quadrature(sigma: float, gain: float) ->
     smoothing = 1e-6
     variance = 1.0 / information
     law = PowerLaw((3.0 * (variance - smoothing**2) * 0.25**2,) * 3, (2.0,) * 3, "mixture")
-    prior = ImagePrior((1, 1, 1), law, smoothing=smoothing)
+    prior = GaussianPrior((1, 1, 1), law, smoothing=smoothing)
     assert float(prior.variance) == pytest.approx(variance)
     cumulative = np.cumsum(density) * dx
     points = np.interp((np.arange(4000) + 0.5) / 4000, cumulative, x)  # equal shares of the mass

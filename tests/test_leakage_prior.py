@@ -7,6 +7,7 @@ import torch
 
 from splitdeploy.attacks.leakage.prior import (
     NATURAL_IMAGES,
+    GaussianPrior,
     ImagePrior,
     PowerLaw,
     default_prior,
@@ -49,7 +50,7 @@ def test_amplitude_does_not_depend_on_the_resolution() -> None:
 
 def test_fit_finds_the_law_that_pictures_were_drawn_from() -> None:
     law = PowerLaw((2e-3, 3e-4, 1e-4), (2.2, 1.8, 2.0), "made up")
-    prior = ImagePrior((3, 48, 48), law)
+    prior = GaussianPrior((3, 48, 48), law)
     generator = torch.Generator().manual_seed(0)
     white = torch.randn(64, 3 * 48 * 48, generator=generator, dtype=torch.float64)
     fitted = fit_power_law(prior.apply_half(white).view(64, 3, 48, 48))

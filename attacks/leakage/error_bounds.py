@@ -114,17 +114,18 @@ def from_van_trees(mse: float) -> ErrorBound:
 
 
 def from_information(information: Estimate, prior: ImagePrior) -> ErrorBound:
-    """e^(2(h(X) − I)/d)/(2πe) = det(C)^(1/d)·e^(-2I/d), from any upper bound on I(X; Z).
+    """e^(2(h(X) − I)/d)/(2πe), from any upper bound on I(X; Z).
 
     Args:
         information: Nats a picture.
-        prior: C.
+        prior: Its entropy; where that is not known, what it is at least, which is det(J)^(-1/d)
+            instead of e^(2h(X)/d)/(2πe).
 
     Returns:
         The bound.
     """
-    d = prior.variance.numel()
-    entropy = GAUSSIAN_ENTROPY + prior.log_det() / (2 * d)  # h(X)/d
+    d = prior.dimensions
+    entropy = prior.entropy_at_least / d
     remaining = Estimate(information.value / d - entropy, information.standard_error / d)
     return ErrorBound(
         "covariance",

@@ -1,8 +1,13 @@
-"""The declared prior of pictures: Gaussian, with the power law that natural images follow."""
+"""The declared prior of pictures: Gaussian, with the power law that natural images follow.
+
+`ImagePrior` is what every figure asks of a prior; `GaussianPrior` is the default, and
+`splitdeploy.attacks.leakage.score_prior` learns another from the user's pictures.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +15,7 @@ import torch
 from torch import Tensor
 
 from splitdeploy.attacks.dct import dct_matrix
+from splitdeploy.attacks.leakage.exact import GAUSSIAN_ENTROPY
 from splitdeploy.profiles.errors import LeakageError
 
 SMOOTHING = 1.0 / 255.0
@@ -52,49 +58,60 @@ NATURAL_IMAGES = PowerLaw(
 200 ImageNet photographs have (luminance 0.191, red-green 0.0075, blue-yellow 0.0149 on [0, 1])."""
 
 
-class ImagePrior:
-    """Pictures x ~ N(mean, C): the DCT coefficients of each opponent colour are independent.
+class ImagePrior(ABC):
+    """What is taken as known of pictures: their Fisher information in the DCT basis, a diagonal.
 
-    C = Bᵀ·diag(variance)·B with B the orthonormal opponent-colour transform (three channels; none
-    otherwise) and the orthonormal two-dimensional DCT-II; variance = power law + smoothing². The
-    smoothing is white noise of one grey level: a prior without it would forbid fine detail, and
-    8-bit pictures have no density.
+    J = Bᵀ·diag(1/variance)·B with B the orthonormal opponent-colour transform (three channels; none
+    otherwise) and the orthonormal two-dimensional DCT-II. Whatever needs the diagonal of B J Bᵀ
+    alone (the ring-wise van Trees bound, d/tr(J + Ī), `entropy_at_least`) holds for any pictures of
+    that diagonal; log-determinants of J + Ī take J to be diagonal besides, which `describe` tells.
 
     Args:
         shape: ``(c, h, w)`` of a picture.
-        law: The power law.
+        variance: ``[c, h, w]``: one over the Fisher information of each coefficient, positive.
         smoothing: Standard deviation of the white part, in pixel units on [0, 1].
 
     Attributes:
         shape: As given.
-        law: As given.
+        variance: As given, float64.
         smoothing: As given.
-        variance: ``[c, h, w]``, float64: variance of each coefficient.
-
-    Raises:
-        LeakageError: The smoothing is not positive, so that C could be singular.
     """
 
-    def __init__(
-        self, shape: tuple[int, int, int], law: PowerLaw, *, smoothing: float = SMOOTHING
-    ) -> None:
-        if not smoothing > 0:
-            raise LeakageError(f"expected a positive smoothing of the prior, got {smoothing}")
-        c, h, w = shape
-        self.shape, self.law, self.smoothing = shape, law, smoothing
-        # A picture of another number of channels has grey ones: a third of three equal channels'
-        # luminance variance each.
-        laws = (
-            tuple(zip(law.amplitude, law.exponent, strict=True))
-            if c == 3
-            else ((law.amplitude[0] / 3.0, law.exponent[0]),) * c
-        )
-        radius = radial_frequency(h, w)
-        self.variance = torch.stack([a * radius**-e for a, e in laws]) + smoothing**2
-        self._half: dict[tuple[torch.dtype, torch.device], _Transform] = {}
+    def __init__(self, shape: tuple[int, int, int], variance: Tensor, *, smoothing: float) -> None:
+        self.shape, self.smoothing = shape, smoothing
+        self.variance = variance.double()
+        self._half: dict[tuple[torch.dtype, torch.device], Transform] = {}
+
+    @property
+    def dimensions(self) -> int:
+        """Elements of a picture, d."""
+        return self.variance.numel()
+
+    @property
+    def entropy(self) -> float | None:
+        """The differential entropy h(X) of a picture in nats; None where it is not known."""
+        return None
+
+    @property
+    def entropy_at_least(self) -> float:
+        """h(X) ≥ (d/2)·ln(2πe) − ½·ln det J ≥ (d/2)·ln(2πe) − ½·Σ ln J_ii, in nats.
+
+        Stam's inequality, entropy power times Fisher information ≥ 1 (Dembo, Cover and Thomas
+        1991), applied to J^½ x; then Hadamard's.
+        """
+        return self.dimensions * GAUSSIAN_ENTROPY + self.log_det() / 2
+
+    @property
+    @abstractmethod
+    def entropy_at_most(self) -> float:
+        """An upper bound on h(X) in nats: that of Gaussian pictures of the same variances."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The prior in a sentence, for the report."""
 
     def apply_half(self, v: Tensor) -> Tensor:
-        """C^½ v, image by image; C^½ is the symmetric root.
+        """J^-½ v, image by image; J^-½ is the symmetric root.
 
         Args:
             v: Directions in pixel space, ``[n, d]``.
@@ -106,7 +123,7 @@ class ImagePrior:
         coefficients = transform.forward(v) * self.variance.sqrt().to(v)
         return transform.inverse(coefficients)
 
-    def transform(self, like: Tensor) -> _Transform:
+    def transform(self, like: Tensor) -> Transform:
         """The basis change B in the dtype and on the device of a tensor.
 
         Args:
@@ -117,12 +134,60 @@ class ImagePrior:
         """
         key = (like.dtype, like.device)
         if key not in self._half:
-            self._half[key] = _Transform(self.shape, like)
+            self._half[key] = Transform(self.shape, like)
         return self._half[key]
 
     def log_det(self) -> float:
-        """The natural logarithm of det C."""
+        """−Σ ln J_ii: the natural logarithm of det C for Gaussian pictures of covariance C."""
         return float(self.variance.log().sum())
+
+
+class GaussianPrior(ImagePrior):
+    """Pictures x ~ N(mean, C): the DCT coefficients of each opponent colour are independent.
+
+    C = J⁻¹, so that variance is that of each coefficient: the power law plus smoothing². The
+    smoothing is white noise of one grey level: a prior without it would forbid fine detail, and
+    8-bit pictures have no density.
+
+    Args:
+        shape: ``(c, h, w)`` of a picture.
+        law: The power law.
+        smoothing: Standard deviation of the white part, in pixel units on [0, 1].
+
+    Attributes:
+        law: As given.
+
+    Raises:
+        LeakageError: The smoothing is not positive, so that C could be singular.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], law: PowerLaw, *, smoothing: float = SMOOTHING
+    ) -> None:
+        if not smoothing > 0:
+            raise LeakageError(f"expected a positive smoothing of the prior, got {smoothing}")
+        c, h, w = shape
+        # A picture of another number of channels has grey ones: a third of three equal channels'
+        # luminance variance each.
+        laws = (
+            tuple(zip(law.amplitude, law.exponent, strict=True))
+            if c == 3
+            else ((law.amplitude[0] / 3.0, law.exponent[0]),) * c
+        )
+        radius = radial_frequency(h, w)
+        variance = torch.stack([a * radius**-e for a, e in laws]) + smoothing**2
+        super().__init__(shape, variance, smoothing=smoothing)
+        self.law = law
+
+    @property
+    def entropy(self) -> float:
+        """(d/2)·ln(2πe) + ½·ln det C, in nats."""
+        return self.entropy_at_least
+
+    @property
+    def entropy_at_most(self) -> float:
+        """The entropy itself."""
+        return self.entropy_at_least
 
     def describe(self) -> str:
         """The prior in a sentence, for the report."""
@@ -133,7 +198,7 @@ class ImagePrior:
         )
 
 
-class _Transform:
+class Transform:
     """Opponent colours, then the DCT of rows and columns; orthonormal."""
 
     def __init__(self, shape: tuple[int, int, int], like: Tensor) -> None:
@@ -157,7 +222,7 @@ class _Transform:
 
 def default_prior(
     shape: tuple[int, int, int], photographs: Tensor | None = None, *, smoothing: float = SMOOTHING
-) -> ImagePrior:
+) -> GaussianPrior:
     """The prior to declare where none is given.
 
     Args:
@@ -173,7 +238,7 @@ def default_prior(
     law = NATURAL_IMAGES
     if photographs is not None and len(photographs) >= MIN_PHOTOGRAPHS and shape[0] == 3:
         law = fit_power_law(photographs, smoothing=smoothing)
-    return ImagePrior(shape, law, smoothing=smoothing)
+    return GaussianPrior(shape, law, smoothing=smoothing)
 
 
 def radial_frequency(h: int, w: int) -> Tensor:
@@ -219,7 +284,7 @@ def fit_power_law(photographs: Tensor, *, smoothing: float = SMOOTHING, bins: in
         )
     pixels = photographs.double()
     centred = pixels - pixels.mean(dim=(0, 2, 3), keepdim=True)
-    power = (_Transform((c, h, w), centred).forward(centred.flatten(1)) ** 2).mean(dim=0)
+    power = (Transform((c, h, w), centred).forward(centred.flatten(1)) ** 2).mean(dim=0)
     radius = radial_frequency(h, w).flatten()[1:].numpy()
     edges = np.geomspace(radius.min(), radius.max() * (1 + 1e-9), bins + 1)
     ring = np.digitize(radius, edges) - 1
