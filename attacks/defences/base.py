@@ -11,6 +11,7 @@ retrain the halves return new halves besides.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -191,11 +192,13 @@ class Defence(ABC):
         name: In the registry, on the command line and in reports.
         paper: Whose idea it is.
         strength: What the strength is, in words, with its unit and range.
+        progress: Told the share of `fit` that is done, on [0, 1], where it takes long; or None.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     strength: ClassVar[str]
+    progress: Callable[[float], None] | None = None
 
     @abstractmethod
     def fit(self, victim: Victim, *, seed: int = 0) -> Defended:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from splitdeploy.attacks.defences.added_noise import GaussianNoise, LaplaceNoise
 from splitdeploy.attacks.defences.base import Defence
 from splitdeploy.attacks.defences.masks import ChannelPruning, Dropout
+from splitdeploy.attacks.defences.nopeek import NoPeek
 from splitdeploy.profiles.errors import UnknownNameError
 
 _DEFENCES: dict[str, type[Defence]] = {}
@@ -64,3 +65,4 @@ register(GaussianNoise)
 register(LaplaceNoise)
 register(Dropout)
 register(ChannelPruning)
+register(NoPeek)
