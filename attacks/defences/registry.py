@@ -9,6 +9,7 @@ from splitdeploy.attacks.defences.added_noise import GaussianNoise, LaplaceNoise
 from splitdeploy.attacks.defences.base import Defence
 from splitdeploy.attacks.defences.masks import ChannelPruning, Dropout
 from splitdeploy.attacks.defences.nopeek import NoPeek
+from splitdeploy.attacks.defences.shredder import Shredder
 from splitdeploy.profiles.errors import UnknownNameError
 
 _DEFENCES: dict[str, type[Defence]] = {}
@@ -66,3 +67,4 @@ register(LaplaceNoise)
 register(Dropout)
 register(ChannelPruning)
 register(NoPeek)
+register(Shredder)
