@@ -35,6 +35,8 @@ class BundleFacts:
         precision: Of the payload.
         verification: The verdict on this cut, as in the report.
         leakage: The leakage record, as in the report; None where none was measured.
+        source: What the model can be loaded again from (`Source.to_json`).
+        guard_noise: What the head adds to its smashed data; None where it adds nothing.
     """
 
     model: str
@@ -42,6 +44,8 @@ class BundleFacts:
     precision: str
     verification: Mapping[str, Any] | None
     leakage: Mapping[str, Any] | None
+    source: Mapping[str, Any] | None = None
+    guard_noise: Mapping[str, Any] | None = None
 
 
 def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts) -> Path:
@@ -70,9 +74,7 @@ def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts
         write_model(aside / "triton" / served, served, aside / "tail.onnx", _specs(halves.tail))
         manifest = _manifest(aside, halves, facts, served)
         write_atomically(aside / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        aside.replace(folder)
+        _take_place(aside, folder)
     except OSError as error:
         raise OutputError(
             f"cannot write the bundle {folder}: {error.strerror or error}; free space there or "
@@ -81,6 +83,25 @@ def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def _take_place(fresh: Path, folder: Path) -> None:
+    """Give a finished bundle its name; an interrupt leaves either the old one or the new one."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.is_dir() and not folder.exists():
+        old.replace(folder)  # a run that was killed between the two renames
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if folder.is_dir():
+            folder.replace(old)
+        fresh.replace(folder)
+    except BaseException:
+        if old.is_dir() and not folder.exists():
+            old.replace(folder)
+        raise
+    finally:
+        if folder.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def check_replaceable(folder: Path) -> None:
@@ -163,7 +184,8 @@ def _manifest(folder: Path, halves: Halves, facts: BundleFacts, served: str) -> 
         "tail": _specs(halves.tail),
         "precision": facts.precision,
         "codec": {"fp32": "none", "fp16": "cast", "int8": "quantize-linear"}[facts.precision],
-        "guard_noise": None,
+        "source": facts.source,
+        "guard_noise": facts.guard_noise,
         "verification": facts.verification,
         "leakage": facts.leakage,
         "files": {

@@ -113,6 +113,45 @@ def add_codec(
     return halves
 
 
+def encoder_names(output: str) -> tuple[str, str]:
+    """What the node that encodes a head's output is called, in either precision."""
+    return f"{output}__encode", f"{output}__QuantizeLinear"
+
+
+def read_ranges(halves: Halves, tensors: tuple[TensorSpec, ...]) -> dict[str, QuantisationRange]:
+    """The ranges that an int8 codec was made with.
+
+    Args:
+        halves: With their codec.
+        tensors: The boundary.
+
+    Returns:
+        By tensor; those alone that are quantised.
+    """
+    ranges = {}
+    held = {value.name: value for value in halves.head.graph.initializer}
+    for tensor in tensors:
+        for name in (tensor.name, f"{tensor.name}__out"):
+            if f"{name}__scale" in held:
+                scale = numpy_helper.to_array(held[f"{name}__scale"])
+                ranges[name] = QuantisationRange(1 if scale.ndim else None, scale * _LEVELS)
+    return ranges
+
+
+def replace_ranges(halves: Halves, ranges: Mapping[str, QuantisationRange]) -> None:
+    """Give an int8 codec other ranges, on both sides.
+
+    Args:
+        halves: With their codec; changed in place.
+        ranges: By output of the head, with the axes that they had.
+    """
+    for graph in (halves.head.graph, halves.tail.graph):
+        for held in graph.initializer:
+            name = held.name.removesuffix("__scale")
+            if held.name.endswith("__scale") and name in ranges:
+                held.CopyFrom(numpy_helper.from_array(ranges[name].scale, held.name))
+
+
 def _encode(
     graph: GraphProto, name: str, precision: str, ranges: Mapping[str, QuantisationRange] | None
 ) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
+from splitdeploy.edge_runtime.session import FREE
 from splitdeploy.partitioner.codec import QuantisationRange, add_codec, calibrate
+from splitdeploy.partitioner.models import InputSpec
 from splitdeploy.partitioner.plan import Array, Plan
 from splitdeploy.partitioner.slicing import PASSED, Halves, write_slice
-from splitdeploy.profiles.cut import CutPoint
+from splitdeploy.profiles.cut import CutPoint, TensorSpec
 
 
 def deployed_halves(
@@ -45,9 +52,26 @@ def observe(plan: Plan, cut: CutPoint, sent: CutPoint, precision: str) -> list[N
         The boundary tensors ``[n, …]`` in the order of the boundary.
     """
     halves, ranges = deployed_halves(plan, cut, sent, precision)
-    received = _run_head(plan, halves)
+    return decode(_run_head(plan, halves), sent.tensors, ranges)
+
+
+def decode(
+    received: Mapping[str, Array],
+    tensors: Sequence[TensorSpec],
+    ranges: Mapping[str, QuantisationRange],
+) -> list[NDArray[np.float32]]:
+    """What a head sent, as the tail reads it.
+
+    Args:
+        received: Its outputs by name.
+        tensors: The boundary, as it is sent.
+        ranges: For ``int8`` the range of every tensor.
+
+    Returns:
+        The boundary tensors ``[n, …]`` in the order of the boundary.
+    """
     decoded = []
-    for tensor in sent.tensors:
+    for tensor in tensors:
         name = tensor.name if tensor.name in received else f"{tensor.name}{PASSED}"
         value = received[name].astype(np.float32)
         if name in ranges:
@@ -55,6 +79,62 @@ def observe(plan: Plan, cut: CutPoint, sent: CutPoint, precision: str) -> list[N
             value = value * (scale if axis is None else scale.reshape(1, -1, 1, 1))
         decoded.append(value)
     return decoded
+
+
+class DeployedHead:
+    """A head of a bundle in a session: what it sends for pictures, decoded.
+
+    Args:
+        model: The head's graph, with its codec and its defence; a file where its weights lie
+            beside it.
+        tensors: The boundary, as it is sent.
+        expects: What the model takes.
+        ranges: For ``int8`` the range of every tensor.
+    """
+
+    def __init__(
+        self,
+        model: bytes | Path,
+        tensors: Sequence[TensorSpec],
+        expects: InputSpec,
+        ranges: Mapping[str, QuantisationRange],
+    ) -> None:
+        self._session = OnnxRuntimeSession(model)
+        self._tensors, self._expects, self._ranges = tensors, expects, ranges
+        self._pixels = self._session.inputs[0]
+
+    def send(self, pixels: Tensor, noise: Mapping[str, Array] | None = None) -> tuple[Tensor, ...]:
+        """What the cloud gets.
+
+        Args:
+            pixels: ``[n, c, h, w]`` on [0, 1].
+            noise: An array ``[n, …]`` for each noise input.
+
+        Returns:
+            The boundary tensors ``[n, …]``, float32.
+        """
+        inputs = self._expects.normalise(pixels.numpy().astype(np.float32))
+        feeds = {self._pixels.name: inputs, **(noise or {})}
+        if self._pixels.shape[0] == FREE:
+            received = self._session.run(feeds)
+        else:
+            runs = [
+                self._session.run({name: value[i : i + 1] for name, value in feeds.items()})
+                for i in range(len(inputs))
+            ]
+            received = {key: np.concatenate([run[key] for run in runs]) for key in runs[0]}
+        found = decode(received, self._tensors, self._ranges)
+        return tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in found)
+
+    def close(self) -> None:
+        """Release the graph."""
+        self._session.close()
+
+    def __enter__(self) -> DeployedHead:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def _run_head(plan: Plan, halves: Halves) -> dict[str, Array]:

@@ -1,7 +1,7 @@
-"""The head as a torch module, where a threat model grants gradients.
+"""The halves as torch modules, where a threat model or a defence needs gradients.
 
-It has the same weights as the exported head and the same boundary; what an attacker observes
-comes from the exported one.
+They have the same weights as the exported halves and the same boundary; what an attacker observes
+comes from the exported head.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from splitdeploy.profiles.errors import CutError
 
 _BATCH_NORM = torch.ops.aten._native_batch_norm_legit_no_training.default
 _CONVOLUTION = torch.ops.aten.conv2d.default
+_SIZE = torch.ops.aten.sym_size.int
 
 
 def torch_head(program: ExportedProgram, outputs: Sequence[str]) -> nn.Module:
@@ -46,6 +47,42 @@ def torch_head(program: ExportedProgram, outputs: Sequence[str]) -> nn.Module:
     return builder.build()
 
 
+def torch_tail(program: ExportedProgram, inputs: Sequence[str]) -> nn.Module:
+    """The part of a traced program behind some of its values.
+
+    Args:
+        program: Functional, as ``partitioner.trace`` leaves it.
+        inputs: Names of traced values: a cut's boundary, in its order.
+
+    Returns:
+        A module from these values, as arguments, to the program's first result; no parameter
+        requires gradients.
+
+    Raises:
+        CutError: The program has no value of that name, or its result needs more than these.
+    """
+    nodes = {node.name: node for node in program.graph.nodes}
+    result = str(program.graph_signature.user_outputs[0])
+    missing = [name for name in (*inputs, result) if name not in nodes]
+    if missing:
+        raise CutError(f"the traced graph has no value {missing[0]!r}: choose among its cuts")
+    builder = _Builder(program, [nodes[result]], [nodes[name] for name in inputs])
+    return _First(builder.build()).eval()
+
+
+class _First(nn.Module):
+    """The first of a module's results."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """The result."""
+        result: Tensor = self.inner(*tensors)[0]
+        return result
+
+
 class OneByOne(nn.Module):
     """Runs a batch through a head that takes one input at a time.
 
@@ -64,9 +101,14 @@ class OneByOne(nn.Module):
 
 
 class _Builder:
-    def __init__(self, program: ExportedProgram, outputs: Sequence[Node]) -> None:
+    """Copies the nodes between some values (by default the program's inputs) and others."""
+
+    def __init__(
+        self, program: ExportedProgram, outputs: Sequence[Node], inputs: Sequence[Node] = ()
+    ) -> None:
         self.program = program
         self.outputs = outputs
+        self.inputs = inputs
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.made: dict[Node, Any] = {}
@@ -74,8 +116,13 @@ class _Builder:
 
     def build(self) -> nn.Module:
         needed = self._needed()
+        own = set() if self.inputs else set(self.program.graph_signature.user_inputs)
+        for node in self.inputs:
+            self.made[node] = self.graph.placeholder(node.name)
         for node in self.program.graph.nodes:
-            if node.op == "placeholder" and node.name in self.program.graph_signature.user_inputs:
+            if node in self.made:
+                continue
+            if node.op == "placeholder" and node.name in own:
                 self.made[node] = self.graph.placeholder(node.name)
             elif node in needed:
                 self._add(node)
@@ -100,13 +147,25 @@ class _Builder:
             node = pending.pop()
             if node not in needed:
                 needed.add(node)
-                pending.extend(node.all_input_nodes)
+                if node not in self.inputs and not self._is_batch(node):
+                    pending.extend(node.all_input_nodes)
         return needed
+
+    def _is_batch(self, node: Node) -> bool:
+        """Whether a tail can read this size off a boundary tensor: it is that of the batch."""
+        return bool(self.inputs) and node.target is _SIZE and node.args[1] == 0
 
     def _add(self, node: Node) -> None:
         if node.op == "placeholder":
             if node.name in self.tensors:
                 self.made[node] = self._attribute(node.name, self.tensors[node.name])
+                return
+            raise CutError(
+                f"the tail would need the model's input {node.name!r}, which stays on the device: "
+                "choose a cut behind its last use"
+            )
+        if self._is_batch(node):
+            self.made[node] = self.graph.call_function(_SIZE, (self.made[self.inputs[0]], 0))
             return
         folded = self._fold(node)
         self.made[node] = (
@@ -128,7 +187,7 @@ class _Builder:
         convolution = norm.args[0]
         if not isinstance(convolution, Node) or convolution.target is not _CONVOLUTION:
             return None
-        if len(convolution.users) != 1 or convolution in self.outputs:
+        if len(convolution.users) != 1 or convolution in (*self.outputs, *self.inputs):
             return None
         weight, *bias = (self._held(argument) for argument in convolution.args[1:3])
         gamma, beta, mean, variance = (self._held(argument) for argument in norm.args[1:5])

@@ -7,7 +7,7 @@ import math
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,23 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What `load_model` was called with, so that it can be called again.
+
+    Attributes:
+        model: As the user gave it.
+        weights: ``auto``, ``none`` or a file.
+        input_shape: Without the batch; None for the model's own.
+        seed: Of random weights.
+    """
+
+    model: str
+    weights: str
+    input_shape: tuple[int, ...] | None
+    seed: int
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model that is ready to be traced.
 
@@ -75,6 +92,7 @@ class LoadedModel:
         weights: Where they come from.
         onnx_path: The file, for an ``.onnx`` model; its example inputs are drawn at random.
         program: The exported program, for a ``.pt2`` file.
+        given: What it was loaded by; None where it was not by `load_model`.
     """
 
     name: str
@@ -84,6 +102,7 @@ class LoadedModel:
     weights: Weights
     onnx_path: Path | None = None
     program: torch.export.ExportedProgram | None = None
+    given: Given | None = None
 
     @cached_property
     def trace(self) -> Trace:
@@ -139,6 +158,12 @@ def load_model(
         ModelError: The factory or file cannot be loaded.
         WeightsError: The weights cannot be loaded, or are of another model.
     """  # noqa: DOC502
+    loaded = _load(model, weights, input_shape, seed)
+    shape = None if input_shape is None else tuple(input_shape)
+    return replace(loaded, given=Given(model, weights, shape, seed))
+
+
+def _load(model: str, weights: str, input_shape: Sequence[int] | None, seed: int) -> LoadedModel:
     suffix = Path(model).suffix
     if suffix in {".onnx", ".pt2"}:
         _holds_its_own(Path(model), weights, input_shape)

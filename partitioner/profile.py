@@ -26,6 +26,7 @@ from splitdeploy.partitioner.progress import Reporter, Silent
 from splitdeploy.partitioner.recommend import judge, recommend
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.run_folder import check_writable, whole_or_nothing
+from splitdeploy.partitioner.source import source_to_json
 from splitdeploy.partitioner.state import STATE_FOLDER, State
 from splitdeploy.partitioner.sweep import Places, cloud_precision, price_cuts, verify_cuts
 from splitdeploy.profiles.device import DeviceProfile
@@ -284,5 +285,12 @@ def write_cut_bundle(plan: Plan, place: int, precision: str, row: CutReport, fol
     cut, sent = plan.cuts[place], plan.sent[place]
     halves, _ = deployed_halves(plan, cut, sent, precision)
     record = row_to_json(row)
-    facts = BundleFacts(plan.model.name, sent, precision, record["verified"], record["leakage"])
+    facts = BundleFacts(
+        plan.model.name,
+        sent,
+        precision,
+        record["verified"],
+        record["leakage"],
+        source_to_json(plan.model, plan.image_source, plan.images),
+    )
     write_bundle(folder, halves, plan.exported.path.parent, facts)
