@@ -91,7 +91,8 @@ def fsinfo(
         prior: Of the bayesian kind; None takes `default_prior`.
         relative_error: Of slq: standard error over ``gain``, the log-determinant above the prior's,
             at which steps and probes end.
-        deadline_s: Of slq: seconds after which no further step begins; the error says what it cost.
+        deadline_s: Seconds after which no further step of slq, or no further image of the exact
+            kind, begins; the error says what it cost.
         seed: Of the probes.
 
     Returns:
@@ -114,7 +115,7 @@ def fsinfo(
     if kind == "exact":
         if rank < jacobian.inputs:
             return Fsinfo(-math.inf, 0.0, kind, "rank", rank, jacobian.inputs)
-        found = exact_fsinfo(jacobian, sigma)
+        found = exact_fsinfo(jacobian, sigma, deadline_s=deadline_s)
         return _mean(found.values, kind, "cholesky", min(found.ranks), jacobian.inputs)
     known = default_prior(jacobian.shape) if prior is None else prior
     gain = mean_gain(

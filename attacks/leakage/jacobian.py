@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from splitdeploy.attacks.leakage.adjoint import plain_adjoints
 from splitdeploy.attacks.leakage.rank import narrowest
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.profiles.errors import LeakageError
+
+_MOST_COPIES, _CHUNK_BYTES = 32, 1 << 28
+"""Copies of an image in a pass: with more, a pass costs as much more; and the graph's memory."""
 
 _STOCHASTIC = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 
@@ -53,19 +57,24 @@ class HeadJacobian:
         self._pixels = pixels.detach().clone()
         self.images, self.inputs = pixels.shape[0], pixels[0].numel()
         self.shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+        self._build()
+        with torch.no_grad():
+            self._check_features(head.features(self._pixels))
+        self._make_jvp = self._choose_jvp()
+        self._jvp = self._make_jvp(self)
+        self._many: tuple[int, HeadJacobian] | None = None
+
+    def _build(self) -> None:
         # Callers may sit in no_grad or inference_mode; a graph is needed all the same.
-        with torch.inference_mode(False), torch.enable_grad(), _frozen(head):
+        with torch.inference_mode(False), torch.enable_grad(), _frozen(self._head):
             self._leaf = self._pixels.clone().requires_grad_()
-            with plain_adjoints():
-                tensors = head(self._leaf)
+            with plain_adjoints(), _measured() as kept:
+                tensors = self._head(self._leaf)
             self._output = torch.cat([t.flatten(1) for t in tensors], dim=1)
-            with torch.no_grad():
-                again = head.features(self._pixels)
+        self._graph_bytes = sum(kept.values())
         self.tensors = tuple(t.detach() for t in tensors)
         self.features = self._output.detach()
         self.outputs = self.features.shape[1]
-        self._check_features(again)
-        self._jvp = self._choose_jvp()
 
     def vjp(self, u: Tensor) -> Tensor:
         """Jᵀu, image by image.
@@ -90,22 +99,85 @@ class HeadJacobian:
         """
         return self._jvp(v.view_as(self._pixels))
 
+    def copies(self, image: int, count: int) -> HeadJacobian:
+        """The Jacobian of one image many times: that many products with it in one pass.
+
+        Args:
+            image: Which.
+            count: How often at least.
+
+        Returns:
+            J of a batch of that image alone.
+        """
+        if self._many is None or self._many[0] != image or self._many[1].images < count:
+            # What was checked for the batch holds for its images.
+            many = copy(self)
+            many._pixels = self._pixels[image].expand(count, *self.shape).contiguous()
+            many.images = count
+            many._build()
+            many._jvp = self._make_jvp(many)
+            self._many = (image, many)
+        return self._many[1]
+
+    @property
+    def chunk(self) -> int:
+        """How many copies of an image go through the head at once, within a budget of bytes."""
+        per_image = self._graph_bytes // self.images + self._pixels[0].nbytes
+        return max(1, min(_MOST_COPIES, _CHUNK_BYTES // per_image))
+
+    def jvps(self, image: int, directions: Tensor) -> Tensor:
+        """J of one image times many directions, in passes of `chunk`.
+
+        Args:
+            image: Which.
+            directions: ``[m, d]``.
+
+        Returns:
+            ``[m, k]``.
+        """
+        return self._chunked(image, directions, self.outputs, HeadJacobian.jvp)
+
+    def vjps(self, image: int, cotangents: Tensor) -> Tensor:
+        """Jᵀ of one image times many cotangents, in passes of `chunk`.
+
+        Args:
+            image: Which.
+            cotangents: ``[m, k]``.
+
+        Returns:
+            ``[m, d]``.
+        """
+        return self._chunked(image, cotangents, self.inputs, HeadJacobian.vjp)
+
     def dense(self) -> Tensor:
-        """The Jacobian as a matrix, from min(k, d) products; for small heads.
+        """The Jacobian as a matrix, from min(k, d) products an image; for small heads.
 
         Returns:
             ``[n, k, d]``.
         """
         n, d, k = self.images, self.inputs, self.outputs
         jacobian = self._pixels.new_empty(n, k, d)
-        for i in range(min(k, d)):
-            unit = self._pixels.new_zeros(n, k if k <= d else d)
-            unit[:, i] = 1.0
-            if k <= d:
-                jacobian[:, i] = self.vjp(unit)
-            else:
-                jacobian[:, :, i] = self.jvp(unit)
+        units = torch.eye(min(k, d)).to(self._pixels)
+        for i in range(n):
+            jacobian[i] = self.vjps(i, units) if k <= d else self.jvps(i, units).T
         return jacobian
+
+    def _chunked(
+        self,
+        image: int,
+        given: Tensor,
+        size: int,
+        product: Callable[[HeadJacobian, Tensor], Tensor],
+    ) -> Tensor:
+        out = given.new_empty(len(given), size)
+        copies = self.copies(image, min(self.chunk, len(given)))
+        count = copies.images
+        for start in range(0, len(given), count):
+            part = given[start : start + count]
+            # The last pass is filled up: the graph has room for so many, no more and no fewer.
+            full = torch.cat([part, given.new_zeros(count - len(part), given.shape[1])])
+            out[start : start + count] = product(copies, full)[: len(part)]
+        return out
 
     def rank_bound(self, u: Tensor) -> Tensor:
         """An upper bound on the rank of each image's Jacobian.
@@ -140,7 +212,7 @@ class HeadJacobian:
                 "model before it is split, and remove noise from the head"
             )
 
-    def _choose_jvp(self) -> Callable[[Tensor], Tensor]:
+    def _choose_jvp(self) -> Callable[[HeadJacobian], Callable[[Tensor], Tensor]]:
         generator = torch.Generator().manual_seed(0)
         # Cotangents of one image alone: what they bring to another image is mixing in the batch.
         u = torch.zeros_like(self.features)
@@ -154,17 +226,16 @@ class HeadJacobian:
             )
         expected = float((pulled[0].double() * v[0].flatten().double()).sum())
         problem = ""
-        for candidate in (self._double_backward, self._forward_mode):
+        for candidate in (HeadJacobian._double_backward, HeadJacobian._forward_mode):
             try:
-                jvp = candidate()
-                pushed = jvp(v)
+                pushed = candidate(self)(v)
             except (RuntimeError, NotImplementedError) as error:
                 problem = str(error).splitlines()[0]
                 continue
             got = float((u[0].double() * pushed[0].double()).sum())
             size = float(u[0].double().norm() * pushed[0].double().norm())
             if abs(got - expected) <= 1e4 * torch.finfo(u.dtype).eps * max(size, abs(expected)):
-                return jvp
+                return candidate
             problem = f"<u, Jv> = {got:.6g} but <Jᵀu, v> = {expected:.6g}"
         raise LeakageError(
             "expected a head with Jacobian-vector products, got none by double backward or by "
@@ -215,3 +286,21 @@ def _frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for p in trainable:
             p.requires_grad_(True)
+
+
+@contextmanager
+def _measured() -> Iterator[dict[int, int]]:
+    """Bytes of each storage that the graph built within keeps, parameters among them.
+
+    Yields:
+        By address; filled while the graph is built.
+    """
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield kept

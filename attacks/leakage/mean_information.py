@@ -18,10 +18,12 @@ from torch import Tensor
 
 from splitdeploy.attacks.leakage.exact import DENSE_LIMIT
 from splitdeploy.attacks.leakage.gain import measure_gain
+from splitdeploy.attacks.leakage.information import information
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
 from splitdeploy.attacks.leakage.lanczos import rademacher
 from splitdeploy.attacks.leakage.prior import ImagePrior
 from splitdeploy.attacks.leakage.sides import Side, Whitened, input_side
+from splitdeploy.attacks.leakage.white import white_information, white_jacobian
 from splitdeploy.profiles.errors import LeakageError
 from splitdeploy.profiles.report import Estimate
 
@@ -31,7 +33,7 @@ MOST_STEPS = 1000
 """Quadrature steps a probe, where the error decides; a deadline is for those who cannot wait."""
 
 DENSE_ELEMENTS = 1 << 28
-"""The most elements of all images' Jacobians together that are formed: 2 GiB in float64."""
+"""The most elements of the rows of all images together that are formed: 2 GiB in float64."""
 
 _SOLVE_STEPS = 25
 _SPREAD_PROBES = 4
@@ -124,6 +126,7 @@ def mean_gain(
             f"expected pictures of the prior's shape {prior.shape}, got {jacobian.shape}"
         )
     whitened = MeanWhitened(jacobian, prior, sigma, seed=seed)
+    started = time.perf_counter()
     dense = _fits(jacobian)
     if method == "cholesky" and not dense:
         raise LeakageError(
@@ -132,45 +135,61 @@ def mean_gain(
             "method='slq'"
         )
     if dense and method != "slq":
-        return _by_cholesky(whitened)
+        waits = method == "cholesky"
+        found = _by_cholesky(whitened, None if waits else deadline_s)
+        if found is not None:
+            return found
+    left = None if deadline_s is None else deadline_s - (time.perf_counter() - started)
     return _by_quadrature(
-        whitened, relative_error=relative_error, steps=steps, seed=seed, deadline_s=deadline_s
+        whitened, relative_error=relative_error, steps=steps, seed=seed, deadline_s=left
     )
 
 
 def _fits(jacobian: HeadJacobian) -> bool:
-    """Whether a matrix can be formed: the smaller side's, and the rows that it is made of."""
+    """Whether a matrix can be formed: the smaller side's, and on that of outputs all its rows."""
     rows = jacobian.images * jacobian.outputs
-    small = min(rows, jacobian.inputs) <= DENSE_LIMIT
-    return small and rows * jacobian.inputs <= DENSE_ELEMENTS
+    few = rows <= DENSE_LIMIT and rows * jacobian.inputs <= DENSE_ELEMENTS
+    return few or jacobian.inputs <= DENSE_LIMIT
 
 
-def _by_cholesky(whitened: MeanWhitened) -> MeanGain:
+def _by_cholesky(whitened: MeanWhitened, deadline_s: float | None) -> MeanGain | None:
     """By Cholesky in float64, on the smaller of the two sides; the images' spread by probes.
 
     Args:
         whitened: The mean operator, small.
+        deadline_s: Seconds that it may take, judged by the first image; None for no limit.
 
     Returns:
-        The gain; its error is that of the choice of images alone.
+        The gain; its error is that of the choice of images alone. None where it would be late.
     """
-    jacobian, half = whitened.jacobian, whitened.half.double()
+    jacobian, prior, sigma = whitened.jacobian, whitened.prior, whitened.sigma
     n, d = jacobian.images, jacobian.inputs
-    sigma = whitened.sigma.double().unsqueeze(1)
-    transform = whitened.prior.transform(half)
-    rows = torch.cat([
-        transform.forward(j.double() / sigma).flatten(1) * half for j in jacobian.dense()
-    ]) / math.sqrt(n)  # fmt: skip
-    small = rows @ rows.T if len(rows) < d else rows.T @ rows
+    started = time.perf_counter()
+    # By rows while they are few, else by the sum of the images' informations.
+    rows: list[Tensor] | None = [] if n * jacobian.outputs < d else None
+    total = sigma.new_zeros(0, dtype=torch.float64)
+    for image in range(n):
+        if rows is not None:
+            rows.append(white_jacobian(jacobian, image, prior, sigma) / math.sqrt(n))
+        else:
+            found = information(jacobian, image, sigma)
+            total = total.add_(found) if image else found
+        if (
+            deadline_s is not None
+            and (time.perf_counter() - started) / (image + 1) * n > deadline_s
+        ):
+            return None
+    stacked = None if rows is None else torch.cat(rows)
+    small = white_information(total / n, prior) if stacked is None else stacked @ stacked.T
     factor = torch.linalg.cholesky(torch.eye(len(small)).to(small) + small)
     value = float(factor.diagonal().log().sum()) / d
 
     def solve(z: Tensor) -> Tensor:
-        if len(rows) >= d:
+        if stacked is None:
             return torch.cholesky_solve(z.double().T, factor).T.to(z)
         # (1 + MᵀM)⁻¹ = 1 − Mᵀ(1 + MMᵀ)⁻¹M (Woodbury).
-        inner = torch.cholesky_solve(rows @ z.double().T, factor)
-        return (z.double() - (rows.T @ inner).T).to(z)
+        inner = torch.cholesky_solve(stacked @ z.double().T, factor)
+        return (z.double() - (stacked.T @ inner).T).to(z)
 
     return MeanGain(Estimate(value, _image_error(whitened, solve)), "cholesky")
 

@@ -195,11 +195,13 @@ def _exact(
         return None, (f"FSInfo without a prior not computed: {d} input elements",)
     if ends is not None and time.perf_counter() > ends:
         return None, ("FSInfo without a prior not computed for lack of time",)
-    found = exact_fsinfo(jacobian, sigma)
+    left = None if ends is None else ends - time.perf_counter()
+    found = exact_fsinfo(jacobian, sigma, deadline_s=left)
     if min(found.ranks) < d:
         return None, (
             f"FSInfo without a prior is minus infinity: rank {min(found.ranks)} of {d} in an image",
         )
     values = np.array(found.values)
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Estimate(float(values.mean()), error), ()
+    late = f"FSInfo without a prior of {len(values)} of {jacobian.images} images for lack of time"
+    return Estimate(float(values.mean()), error), ((late,) if found.left_out else ())
