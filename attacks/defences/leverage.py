@@ -110,7 +110,7 @@ def _exact(whitened: MeanWhitened) -> Tensor:
         inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(gram))
         return (1.0 - inverse.diagonal()).clamp_min(0.0).view(n, k)
     factor = torch.linalg.cholesky(torch.eye(d).to(rows) + rows.T @ rows)
-    solved = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+    solved: Tensor = torch.linalg.solve_triangular(factor, rows.T, upper=False)
     return solved.square().sum(dim=0).view(n, k)
 
 
