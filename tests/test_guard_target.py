@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from splitdeploy.attacks.defences.base import Defence
+from splitdeploy.attacks.defences.registry import defences_table, find_defence
 from splitdeploy.attacks.defences.target import (
     Target,
     fsinfo_to_mse,
@@ -79,3 +81,11 @@ def test_an_infinite_fsinfo_is_told() -> None:
         parse_target("fsinfo:inf")
     with pytest.raises(UsageError, match="got the kind 'ssim'"):
         Target("ssim", 0.3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["bayesian", "shaped", "published"])
+def test_the_guards_are_defences_by_name(name: str) -> None:
+    kind = find_defence(name)
+    assert issubclass(kind, Defence)
+    assert kind.strength.startswith("target: fsinfo:NATS")
+    assert name in [row["name"] for row in defences_table()]
