@@ -57,7 +57,7 @@ class NoPeek(Defence):
     strength = "weight of the distance correlation in the training loss, at least 0"
 
     def __init__(
-        self, weight: float, *, epochs: int = 4, batch: int = 128, learning_rate: float = 1e-3
+        self, weight: float, *, epochs: int = 4, batch: int = 128, learning_rate: float = 3e-4
     ) -> None:
         self.weight = check_number("a weight of the distance correlation", weight, 0.0)
         self.epochs = int(check_number("a number of epochs", epochs, 1))

@@ -165,7 +165,7 @@ class _Lesson:
     levels: tuple[float, ...]
 
     def cross_entropy(self, noises: list[Tensor], chosen: Tensor) -> Tensor:
-        """The mean over pictures; each noise tensor lies on an equal share of them."""
+        """The mean over pictures; the noise tensors take these in turns."""
         owner = torch.arange(len(chosen)) % len(noises[0])
         sent = [
             z[chosen] + rms * noise[owner]
@@ -218,7 +218,8 @@ def fit_laplace(collection: Tensor, rms_scale: float) -> Perturbation:
     Raises:
         DefenceError: The noise tensors do not differ.
     """
-    location = collection.quantile(0.5, dim=0, keepdim=True)
+    ordered, middle = collection.sort(dim=0).values, len(collection) // 2
+    location = (ordered[middle : middle + 1] + ordered[~middle].unsqueeze(0)) / 2
     scale = (collection - location).abs().mean(dim=0, keepdim=True)
     rms = float(scale.square().mean().sqrt())
     if not rms > 0:
