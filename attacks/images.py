@@ -16,10 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from splitdeploy.attacks.labels import (
+    ENDINGS,
+    by_folder,
+    by_table,
+    class_numbers,
+    images_in,
+    interleaved,
+)
 from splitdeploy.profiles.errors import ImagesError
-
-ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-"""Files of a folder that count as images, in any case; all others are ignored."""
 
 PHOTOGRAPHS = (
     "astronaut.png",  # Eileen Collins, NASA
@@ -41,11 +46,13 @@ class Images:
         pixels: ``[n, c, h, w]``, float32 on [0, 1].
         names: One for each.
         source: Where they come from, in words.
+        labels: ``[n]`` int64: the number of each one's class; None where none were given.
     """
 
     pixels: NDArray[np.float32]
     names: tuple[str, ...]
     source: str
+    labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """How many there are."""
@@ -58,59 +65,74 @@ def load_photographs(
     shape: tuple[int, int, int],
     count: int,
     seed: int = 0,
+    labels: Path | None = None,
 ) -> Images:
     """Pictures of one shape, as many as asked for, or all where a folder holds fewer.
 
     A folder's files are taken in the order of their names, resized to cover ``(h, w)`` (bilinear,
     antialiased) and cropped at the centre, as torchvision's ``Resize`` and ``CenterCrop`` do.
-    ``photos`` are the `PHOTOGRAPHS` treated likewise, then seeded crops of them.
+    ``photos`` are the `PHOTOGRAPHS` treated likewise, then seeded crops of them. Whatever the
+    count, the first few are the same.
+
+    A folder without pictures, but with sub-folders of pictures, has one sub-folder a class. Then,
+    and with a table of labels, pictures come two a class (see `splitdeploy.attacks.labels`).
 
     Args:
         source: A folder, or ``"photos"``.
         shape: ``(c, h, w)``; c is 1 (grey) or 3 (RGB).
         count: How many, at least 1.
-        seed: Places the crops of ``photos``.
+        seed: Places the crops of ``photos``, and orders the classes.
+        labels: A CSV file with the columns ``file`` and ``label``; only those pictures are taken.
 
     Returns:
         The pictures.
 
     Raises:
-        ImagesError: The shape is no picture's, the folder does not exist or holds no image, or a
-            file with an image's ending is none or is truncated.
+        ImagesError: The shape is no picture's, the folder does not exist or holds no image, a file
+            with an image's ending is none or is truncated, or labels cannot be read.
     """
     if shape[0] not in {1, 3} or min(shape) < 1 or count < 1:
         raise ImagesError(
             f"expected a shape (1 or 3, height, width) and a count of at least 1, got {shape} and "
             f"{count}: pictures cannot be made for this input"
         )
-    crops = _photo_crops(shape, count, seed) if source == "photos" else _folder(source, shape)
-    names, arrays = [], []
-    for name, array in crops:
-        names.append(name)
-        arrays.append(array)
-        if len(names) == count:
-            break
-    where = "scikit-image's photographs" if source == "photos" else str(source)
-    return Images(np.stack(arrays), tuple(names), where)
+    if source == "photos":
+        if labels is not None:
+            raise ImagesError(
+                f"expected a folder of pictures for the labels in {labels}, got scikit-image's "
+                "photographs: give their folder with --images"
+            )
+        crops = list(_photo_crops(shape, count, seed))
+        names, arrays = zip(*crops, strict=True)
+        return Images(np.stack(arrays), tuple(names), "scikit-image's photographs")
+    return _folder(source, shape, count, seed, labels)
 
 
-def _folder(folder: Path, shape: tuple[int, int, int]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _folder(
+    folder: Path, shape: tuple[int, int, int], count: int, seed: int, table: Path | None
+) -> Images:
     if not folder.is_dir():
         raise ImagesError(
             f"expected a folder of images, got {folder}, which "
             f"{'is a file' if folder.exists() else 'does not exist'}: give a folder, or 'photos'"
         )
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in ENDINGS)
-    if not files:
+    flat = images_in(folder) if table is None else []
+    classes = {} if flat else by_folder(folder) if table is None else by_table(table, folder)
+    if not flat and not classes:
         raise ImagesError(
-            f"no images in {folder}: expected files ending in {', '.join(ENDINGS)}; put some there "
-            "or use 'photos'"
+            f"no images in {folder}: expected files ending in {', '.join(ENDINGS)}, or one "
+            "sub-folder of them a class; put some there or use 'photos'"
         )
-    for file in files:
+    files = [("", file) for file in flat] or interleaved(classes, seed)
+    for _, file in files:
         _check(file)
-    for file in files:
-        picture = _open(file)
-        yield file.name, _to_array(_cover(picture, shape[1], shape[2]), shape[0])
+    files = files[:count]
+    arrays = [_to_array(_cover(_open(file), shape[1], shape[2]), shape[0]) for _, file in files]
+    numbers = class_numbers(tuple(classes))
+    labels = np.array([numbers[name] for name, _ in files], np.int64) if classes else None
+    names = tuple(file.relative_to(folder).as_posix() for _, file in files)
+    where = f"{folder}, {len(classes)} classes" if classes else str(folder)
+    return Images(np.stack(arrays), names, where, labels)
 
 
 def _photo_crops(

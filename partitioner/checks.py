@@ -37,6 +37,13 @@ def check_options(options: ProfileOptions) -> None:
             "expected a budget, a count of images and inferences a second above zero, got "
             f"{options.budget_s} s, {options.image_count} and {options.fps}"
         )
+    if options.queries < 1:
+        raise UsageError(f"expected at least 1 query, got {options.queries}")
+    if options.labels is not None and options.images is None:
+        raise UsageError(
+            f"expected a folder of images that {options.labels} labels, got none: "
+            "scikit-image's photographs have no labels"
+        )
     noise_named(options.noise)
     check_constraints(options.constraints)
     check_objective(options.objective, Table((), False, False, False, 0.0, 0.0))

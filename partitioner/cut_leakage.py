@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from splitdeploy.attacks.images import load_photographs
+from splitdeploy.attacks.defences.reached import Reached, noise_for
+from splitdeploy.attacks.defences.target import Target
 from splitdeploy.attacks.leakage.family import CurvePoint, Family, measure_curve, measure_family
-from splitdeploy.attacks.leakage.noise import Noise, repeated
+from splitdeploy.attacks.leakage.noise import Noise, repeated, repetition_caveats
 from splitdeploy.attacks.leakage.prior import default_prior
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner.cuts import find_named_cuts
+from splitdeploy.partitioner.forward_pass import load_samples
 from splitdeploy.partitioner.head_module import OneByOne, torch_head
 from splitdeploy.partitioner.models import LoadedModel
 from splitdeploy.partitioner.progress import Reporter, Silent
 from splitdeploy.profiles.cut import CLOUD_ONLY, CutPoint
 from splitdeploy.profiles.errors import CutError, LeakageError
-
-_CURVE_SHARE = 0.5
-"""The part of the budget that the curve gets, where one is asked for."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class CutLeakage:
         curve: Leakage against the noise; empty where it was not asked for.
         images: Where the pictures come from, in words.
         noise: The noise, in words, the number of queries included.
+        reached: What noise reaches the target; None where there was none.
     """
 
     cut: CutPoint
@@ -41,6 +41,7 @@ class CutLeakage:
     curve: tuple[CurvePoint, ...]
     images: str
     noise: str
+    reached: Reached | None = None
 
 
 def leakage_of_cut(
@@ -50,9 +51,11 @@ def leakage_of_cut(
     noise: Noise,
     queries: int = 1,
     images: Path | None = None,
+    labels: Path | None = None,
     image_count: int = 8,
     budget_s: float | None = None,
     curve_factors: Sequence[float] = (),
+    target: Target | None = None,
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> CutLeakage:
@@ -64,9 +67,12 @@ def leakage_of_cut(
         noise: What the smashed data of one query carries.
         queries: How often each picture is sent, with fresh noise.
         images: A folder of pictures; None for photographs that scikit-image carries.
-        image_count: How many of them.
+        labels: A CSV file with the columns ``file`` and ``label``, for the class radius; None where
+            there is none, or where the folder has one sub-folder a class.
+        image_count: How many of them have derivatives taken; more serve for the other figures.
         budget_s: Seconds for the quadratures; None for as long as the errors ask.
         curve_factors: On σ, for leakage against the noise; none for no curve.
+        target: A leakage, for which the noise is sought that reaches it.
         seed: Places the crops of the photographs, and draws the probes.
         reporter: Told as it goes.
 
@@ -74,7 +80,8 @@ def leakage_of_cut(
         The figures.
 
     Raises:
-        LeakageError: The model has no torch graph to differentiate, or its input is no picture.
+        LeakageError: The model has no torch graph to differentiate, its input is no picture, or no
+            noise reaches the target.
         CutError: Nothing of that name can be cut at.
     """
     told = reporter or Silent()
@@ -91,25 +98,37 @@ def leakage_of_cut(
         raise CutError(f"expected the name of one cut, got {cut!r}: see `splitdeploy cuts`")
     _, channels, height, width = model.input.shape
     shape = (channels, height, width)
-    pictures = load_photographs(images or "photos", shape=shape, count=image_count, seed=seed)
-    pixels = torch.from_numpy(pictures.pixels)
+    samples = load_samples(images, labels, shape=shape, measured=image_count, seed=seed)
+    pixels = samples.pixels[: samples.measured]
     head, prior, together = _head(model, found), default_prior(shape), repeated(noise, queries)
-    share_s = budget_s if budget_s is None or not curve_factors else _CURVE_SHARE * budget_s
+    runs = 1 + bool(curve_factors) + (target is not None)
+    share_s = None if budget_s is None else budget_s / runs
     told.advance()
-    told.stage("leakage", 1)
+    told.stage("leakage", runs)
+    # The target first: where no noise reaches it, the rest would be in vain.
+    reached = None
+    if target is not None:
+        reached = noise_for(
+            head, pixels, target, noise=noise, queries=queries, prior=prior, deadline_s=share_s,
+            seed=seed,
+        )  # fmt: skip
+        told.advance()
     family = measure_family(
-        head, pixels, noise=together, prior=prior, deadline_s=share_s, seed=seed
+        head, pixels, noise=together, prior=prior, samples=samples.pixels, labels=samples.labels,
+        deadline_s=share_s, seed=seed,
     )  # fmt: skip
     told.advance()
     curve: tuple[CurvePoint, ...] = ()
     if curve_factors:
-        told.stage("leakage against the noise", 1)
         curve = measure_curve(
             head, pixels, noise=together, prior=prior, factors=curve_factors, deadline_s=share_s,
             seed=seed,
         )  # fmt: skip
         told.advance()
-    return CutLeakage(found, family, curve, pictures.source, together.describe())
+    notes = (*family.notes, *repetition_caveats(noise, queries))
+    return CutLeakage(
+        found, replace(family, notes=notes), curve, samples.source, together.describe(), reached
+    )
 
 
 def _head(model: LoadedModel, cut: CutPoint) -> PixelHead:

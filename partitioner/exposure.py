@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from splitdeploy.attacks.baselines import best_baseline
-from splitdeploy.attacks.leakage.noise import Noise, noise_named
+from splitdeploy.attacks.leakage.figures import record_figures
+from splitdeploy.attacks.leakage.noise import Noise, noise_named, repeated, repetition_caveats
 from splitdeploy.attacks.leakage.prior import ImagePrior, default_prior
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner import privacy
 from splitdeploy.partitioner.deployed import observe
+from splitdeploy.partitioner.forward_pass import Sampled, load_samples, sample_cuts
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
@@ -26,7 +28,8 @@ from splitdeploy.partitioner.state import State
 from splitdeploy.partitioner.sweep import guarded
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.errors import AttackError
-from splitdeploy.profiles.report import Baseline, CutReport
+from splitdeploy.profiles.figure import ordered
+from splitdeploy.profiles.report import Baseline, CutReport, LeakageRecord
 
 _PICTURE_COST = 2e7
 """What handling the pictures costs beside the head's MACs, in MACs."""
@@ -34,6 +37,9 @@ _PICTURE_COST = 2e7
 _TWIN_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-3, "int8": 1e-2}
 """Largest difference between torch head and exported head, over the largest value: the rounding of
 what is sent (2^-11; half of 1/127) and that of float32 sums in another order."""
+
+_FORWARD_SHARE = 0.08
+"""The part of the time that the figures of one pass forward may take, of all cuts together."""
 
 _SHORTEST_S = 0.2
 """However late it is, every cut gets some evidence."""
@@ -50,6 +56,8 @@ class _Job:
     prior: ImagePrior
     baseline: Baseline
     run: Path
+    sampled: Mapping[int, Sampled]
+    caveats: tuple[str, ...]
 
 
 def expose_cuts(
@@ -84,11 +92,13 @@ def expose_cuts(
         raise AttackError("expected a model of pictures to attack; use --no-privacy for others")
     pixels = torch.from_numpy(plan.pixels)
     prior = default_prior((pixels.shape[1], pixels.shape[2], pixels.shape[3]))
-    noise = noise_named(options.noise)
-    job = _Job(plan, options, pixels, noise, prior, best_baseline(pixels), run)
+    noise = repeated(noise_named(options.noise), options.queries)
     done = _finished(rows, state)
     pending = [place for place, row in enumerate(rows) if row.cut.index not in done]
     reporter.stage("leakage and attacks", max(1, len(pending)))
+    sampled = _sampled(plan, [plan.cuts[at] for at in pending], options, noise, prior, ends_at)
+    caveats = repetition_caveats(noise_named(options.noise), options.queries)
+    job = _Job(plan, options, pixels, noise, prior, best_baseline(pixels), run, sampled, caveats)
     for nth, place in enumerate(pending):
         cost = [rows[later].cut.head_macs + _PICTURE_COST for later in pending[nth:]]
         now = time.perf_counter()
@@ -112,6 +122,35 @@ def _finished(rows: Sequence[CutReport], state: State) -> dict[int, CutReport]:
     return done
 
 
+def _sampled(
+    plan: Plan,
+    cuts: Sequence[CutPoint],
+    options: ProfileOptions,
+    noise: Noise,
+    prior: ImagePrior,
+    ends_at: float,
+) -> dict[int, Sampled]:
+    """What one pass forward says of all cuts together."""
+    if plan.pixels is None or not cuts or plan.pixel_head(cuts[0]) is None:
+        return {}
+    measured = len(plan.pixels)
+    samples = load_samples(
+        options.images, options.labels, shape=prior.shape, measured=measured, seed=options.seed
+    )
+    left_s = max(0.0, ends_at - time.perf_counter())
+    return sample_cuts(
+        plan.model, cuts, samples, noise=noise, prior=prior, deadline_s=_FORWARD_SHARE * left_s
+    )
+
+
+def _with_figures(
+    record: LeakageRecord, prior: ImagePrior, sampled: Sampled, caveats: tuple[str, ...]
+) -> LeakageRecord:
+    """The record with the whole table."""
+    figures = ordered([*record_figures(record, prior), *sampled.figures])
+    return replace(record, figures=figures, notes=(*record.notes, *sampled.notes, *caveats))
+
+
 def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutReport:
     head = job.plan.pixel_head(cut)
     if head is None:
@@ -133,7 +172,7 @@ def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutRep
     picture = privacy.write_picture(job.run, cut.name, record.name, job.pixels, found)
     return replace(
         row,
-        leakage=leaked,
+        leakage=_with_figures(leaked, job.prior, job.sampled[cut.index], job.caveats),
         attacks=(replace(record, picture=picture),),
         baseline=job.baseline,
     )

@@ -24,10 +24,13 @@ class ProfileOptions:
         weights: ``auto``, ``none`` or a file.
         input_shape: Without the batch; None for the model's own.
         images: A folder; None for the photographs that scikit-image carries.
+        labels: A CSV file with the columns ``file`` and ``label``, for pictures of the folder; None
+            where there are none, or where the folder has one sub-folder a class.
         image_count: How many pictures are verified, measured and attacked.
         budget_s: Seconds that the whole sweep may take; attacks get what the rest leaves.
         privacy: Whether leakage is measured and attacks are run.
         noise: What the smashed data carries: a precision, ``snr:DB`` or ``sigma:VALUE``.
+        queries: How often each picture is sent, with fresh noise: its information counts so often.
         fps: Inferences a second of a stream; None where there is none.
         constraints: Hard limits.
         objective: What to minimise.
@@ -45,10 +48,12 @@ class ProfileOptions:
     weights: str = "auto"
     input_shape: tuple[int, ...] | None = None
     images: Path | None = None
+    labels: Path | None = None
     image_count: int = 4
     budget_s: float = 60.0
     privacy: bool = True
     noise: str = "snr:30"
+    queries: int = 1
     fps: float | None = None
     constraints: Constraints = Constraints()
     objective: Objective = Objective()

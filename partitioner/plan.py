@@ -132,6 +132,7 @@ def make_plan(
     image_count: int,
     seed: int,
     folder: Path,
+    labels: Path | None = None,
 ) -> Plan:
     """Trace, find the cuts, read the pictures, and export once.
 
@@ -143,6 +144,7 @@ def make_plan(
         image_count: How many of them.
         seed: Places the crops of the photographs.
         folder: Where the export is written.
+        labels: A CSV file with the columns ``file`` and ``label``; only those pictures are taken.
 
     Returns:
         The plan.
@@ -151,7 +153,7 @@ def make_plan(
     chosen = choose_cuts(graph, cuts)
     pixels, source = None, "the model's example inputs"
     if model.input.is_image and len(graph.inputs) == 1:
-        pixels, source = _pictures(model.input.shape, images, image_count, seed)
+        pixels, source = _pictures(model.input.shape, images, image_count, seed, labels)
     values = boundary_values(chosen)
     exported = (
         import_onnx(model.onnx_path, values, folder)
@@ -178,11 +180,11 @@ def make_plan(
 
 
 def _pictures(
-    input_shape: tuple[int, ...], images: Path | None, count: int, seed: int
+    input_shape: tuple[int, ...], images: Path | None, count: int, seed: int, labels: Path | None
 ) -> tuple[NDArray[np.float32] | None, str]:
     _, channels, height, width = input_shape
     found = load_photographs(
-        images or "photos", shape=(channels, height, width), count=count, seed=seed
+        images or "photos", shape=(channels, height, width), count=count, seed=seed, labels=labels
     )
     return found.pixels, found.source
 

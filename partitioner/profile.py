@@ -16,7 +16,7 @@ from typing import Any
 from splitdeploy.partitioner.bundle import BundleFacts, check_replaceable, write_bundle
 from splitdeploy.partitioner.checks import check_figures, check_options, device_profile
 from splitdeploy.partitioner.deployed import deployed_halves
-from splitdeploy.partitioner.digest import bytes_sha256
+from splitdeploy.partitioner.digest import bytes_sha256, file_sha256
 from splitdeploy.partitioner.exposure import expose_cuts
 from splitdeploy.partitioner.local_times import LocalTimes, time_locally
 from splitdeploy.partitioner.models import load_model
@@ -90,6 +90,7 @@ def profile(
             image_count=options.image_count,
             seed=options.seed,
             folder=folder,
+            labels=options.labels,
         )
         privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
         check_figures(options, leakage=privacy)
@@ -123,6 +124,8 @@ def _open_run(out: Path, plan: Plan, options: ProfileOptions) -> State:
         "pixels": None if plan.pixels is None else bytes_sha256(plan.pixels.tobytes()),
         "precision": options.precision,
         "noise": options.noise,
+        "queries": options.queries,
+        "labels": None if options.labels is None else file_sha256(options.labels),
         "seed": options.seed,
         "version": metadata.version("splitdeploy"),
     }

@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from splitdeploy.profiles.cut import CutPoint
+from splitdeploy.profiles.figure import Figure
 from splitdeploy.profiles.measurement import Measurement, Source
 from splitdeploy.profiles.network import NetworkProfile
 
 SCHEMA_VERSION = 1
+
+UNCOMPUTED = "FSInfo without a prior not computed"
+"""How the note of a leakage begins whose missing ``exact_fsinfo`` may be finite."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class LeakageRecord:
         bayesian_fsinfo: (1/2d)·ln det(J_prior + mean of I(x)) − ½·ln(2πe), in nats per input
             element: at least minus the attacker's remaining uncertainty per element, for any
             attacker and pictures that follow the prior; None where it was not asked for.
+        figures: The whole family in one table: those above and their kin, each with its unit and
+            the attackers that it binds; empty in reports of before there was one.
     """
 
     fsinfo: Estimate
@@ -109,6 +115,7 @@ class LeakageRecord:
     steps: int = 0
     notes: tuple[str, ...] = ()
     bayesian_fsinfo: Estimate | None = None
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import cast, get_args
 from splitdeploy.profiles.cut import CutPoint, TensorSpec, item_bytes
 from splitdeploy.profiles.document import Node
 from splitdeploy.profiles.errors import ReportError
+from splitdeploy.profiles.figure import figure_from_json
 from splitdeploy.profiles.measurement import Measurement, Source, Stability
 from splitdeploy.profiles.network import NetworkProfile
 from splitdeploy.profiles.report import (
@@ -282,6 +283,7 @@ def _estimate(node: Node) -> Estimate:
 
 def _leakage(node: Node) -> LeakageRecord:
     exact, bayesian = node.get("exact_fsinfo"), node.get("bayesian_fsinfo")
+    figures = node.get("figures")
     return LeakageRecord(
         fsinfo=_estimate(node["fsinfo"]),
         gain=_estimate(node["gain"]),
@@ -298,6 +300,7 @@ def _leakage(node: Node) -> LeakageRecord:
         steps=_optional_integer(node, "steps") or 0,
         notes=_optional_texts(node, "notes"),
         bayesian_fsinfo=_estimate(bayesian) if bayesian else None,
+        figures=tuple(figure_from_json(figure) for figure in figures) if figures else (),
     )
 
 

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from splitdeploy.profiles.cut import TensorSpec
+from splitdeploy.profiles.figure import figure_to_json
 from splitdeploy.profiles.measurement import Measurement
 from splitdeploy.profiles.network import NetworkProfile
 from splitdeploy.profiles.report import (
@@ -165,6 +166,7 @@ def _leakage(record: LeakageRecord) -> dict[str, Any]:
     for key in ("fsinfo", "gain", "exact_fsinfo", "bayesian_fsinfo", "dfil"):
         document[key] = _estimate(document[key])
     document["notes"] = list(record.notes)
+    document["figures"] = [figure_to_json(figure) for figure in record.figures]
     return document
 
 

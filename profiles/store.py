@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from splitdeploy.profiles.errors import OutputError, ReportError
-from splitdeploy.profiles.report import CutReport, LeakageRecord, SweepReport
+from splitdeploy.profiles.report import UNCOMPUTED, CutReport, LeakageRecord, SweepReport
 from splitdeploy.profiles.report_reader import report_from_json, row_from_json
 from splitdeploy.profiles.report_writer import report_to_json, row_to_json
 
@@ -162,6 +162,13 @@ def read_report(run: Path | str) -> SweepReport:
     return report
 
 
+CSV_FIGURES = (
+    "bayesian_fsinfo", "information_prior", "information_covariance", "dfil", "fil_max",
+    "rank_share", "distance_correlation", "class_radius", "mse_determinant", "mse_trace",
+    "mse_mean_determinant", "mse_van_trees", "mse_covariance",
+)  # fmt: skip
+"""Of the family, beside those that have columns of their own."""
+
 CSV_COLUMNS = (
     "name", "index", "payload_bytes", "uplink_bps_needed", "edge_macs", "cloud_macs",
     "verified", "max_rel_error", "edge_s", "uplink_s", "cloud_s", "downlink_s", "total_s",
@@ -169,6 +176,7 @@ CSV_COLUMNS = (
     "edge_memory_bytes", "fsinfo", "fsinfo_standard_error", "gain", "gain_standard_error",
     "exact_fsinfo", "attack", "attack_ssim", "attack_psnr_db", "attack_converged",
     "baseline_ssim", "feasible", "pareto", "recommended", "violations", "error",
+    *(f"{figure}{part}" for figure in CSV_FIGURES for part in ("", "_standard_error")),
 )  # fmt: skip
 
 
@@ -252,6 +260,10 @@ def _csv_row(row: CutReport) -> dict[str, object]:
             "gain_standard_error": row.leakage.gain.standard_error,
             "exact_fsinfo": _exact_fsinfo(row.leakage),
         }
+        for figure in row.leakage.figures:
+            if figure.name in CSV_FIGURES:
+                line[figure.name] = figure.value
+                line[f"{figure.name}_standard_error"] = figure.standard_error
     attack = row.strongest_attack
     if attack:
         line |= {
@@ -269,5 +281,5 @@ def _exact_fsinfo(record: LeakageRecord) -> float | str | None:
     """The cell; empty where it may be finite but was not computed."""
     if record.exact_fsinfo is not None:
         return record.exact_fsinfo.value
-    uncomputed = any("not computed" in note for note in record.notes)
+    uncomputed = any(note.startswith(UNCOMPUTED) for note in record.notes)
     return None if uncomputed else "-inf"

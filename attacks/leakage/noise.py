@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitdeploy.profiles.errors import LeakageError, UnknownNameError
+from splitdeploy.profiles.errors import LeakageError, UnknownNameError, UsageError
 
 _MANTISSA_BITS = {"fp32": 23, "fp16": 10, "bf16": 7}
 
@@ -169,7 +169,10 @@ class FixedNoise(TensorNoise):
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise LeakageError(f"expected a positive noise sigma, got {self.sigma}")
+            raise LeakageError(
+                f"expected a positive noise sigma, got {self.sigma}: without noise the information "
+                "is infinite; the rounding of what is sent (fp32, fp16, int8) is there in any case"
+            )
 
     def tensor_sigma(self, tensor: Tensor) -> float:
         """σ, whatever the tensor."""
@@ -301,6 +304,24 @@ def repeated(noise: Noise, queries: int) -> Noise:
     return ScaledNoise(noise, queries**-0.5, f"{queries} queries with fresh noise")
 
 
+def repetition_caveats(noise: Noise, queries: int) -> tuple[str, ...]:
+    """What has to be said where the noise of repeated queries is not fresh.
+
+    Args:
+        noise: Of one query.
+        queries: How many.
+
+    Returns:
+        Sentences; none where the noise is drawn anew.
+    """
+    if queries == 1 or not isinstance(noise, PrecisionNoise):
+        return ()
+    return (
+        f"rounding is the same at every query, so that {queries} of them tell what one does; the "
+        "figures are those of dithered rounding, which is drawn anew",
+    )
+
+
 def root_mean_square(tensor: Tensor) -> float:
     """The root of the mean square of all elements, in float64."""
     return float(tensor.detach().double().square().mean().sqrt())
@@ -318,6 +339,7 @@ def noise_named(text: str) -> Noise:
 
     Raises:
         UnknownNameError: The text names none.
+        UsageError: Its number is no strength of noise.
     """
     kind, _, number = text.partition(":")
     rules: dict[str, type[SnrNoise] | type[FixedNoise]] = {"snr": SnrNoise, "sigma": FixedNoise}
@@ -325,6 +347,8 @@ def noise_named(text: str) -> Noise:
         return PrecisionNoise(kind)
     try:
         return rules[kind](float(number))
+    except LeakageError as error:
+        raise UsageError(f"noise {text!r}: {error}") from error
     except (KeyError, ValueError):
         available = (*PrecisionNoise.available, "snr:DB", "sigma:VALUE")
         raise UnknownNameError("noise", text, available) from None

@@ -12,12 +12,13 @@ import click
 from splitdeploy.cli import options as shared
 from splitdeploy.cli.tables import print_csv, print_table
 from splitdeploy.profiles.errors import UsageError
+from splitdeploy.profiles.figure import figure_to_json
 from splitdeploy.profiles.units import parse_time_s
 
 if TYPE_CHECKING:
-    from splitdeploy.attacks.leakage.family import Figure
     from splitdeploy.attacks.leakage.noise import Noise
     from splitdeploy.partitioner.cut_leakage import CutLeakage
+    from splitdeploy.profiles.figure import Figure
 
 _FACTORS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
 _COLUMNS = ("figure", "value", "±", "unit", "binds", "assumes")
@@ -42,6 +43,11 @@ _COLUMNS = ("figure", "value", "±", "unit", "binds", "assumes")
     help="How often each picture is sent, with fresh noise.",
 )
 @click.option(
+    "--target",
+    metavar="KIND:VALUE",
+    help="fsinfo:-1, gain:0.5 or mse:0.02: also the noise that reaches it.",
+)
+@click.option(
     "--budget",
     default="60s",
     show_default=True,
@@ -53,10 +59,15 @@ _COLUMNS = ("figure", "value", "±", "unit", "binds", "assumes")
     metavar="DIR|photos",
     default="photos",
     show_default=True,
-    help="Pictures to measure on.",
+    help="Pictures to measure on; one sub-folder a class tells classes apart.",
 )
+@shared.labels_option
 @click.option(
-    "--image-count", type=click.IntRange(1), default=8, show_default=True, help="How many of them."
+    "--image-count",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    help="How many of them, for derivatives; other figures take 32.",
 )
 @click.option(
     "--out",
@@ -77,15 +88,16 @@ def command(model: str, cut: str, **given: Any) -> None:
     Example:
       splitdeploy leakage resnet18 --cut layer2.1 --noise int8 --queries 10
     """
-    if given["sigma"] is not None and given["noise"] is not None:
-        raise UsageError("expected --noise or --sigma, got both: --sigma V is --noise sigma:V")
+    _check(given)
     budget_s = None if given["budget"] == "none" else parse_time_s(given["budget"])
+    from splitdeploy.attacks.defences.target import parse_target
     from splitdeploy.partitioner.cut_leakage import leakage_of_cut
     from splitdeploy.partitioner.models import load_model, parse_shape
     from splitdeploy.partitioner.progress import bars
     from splitdeploy.partitioner.run_folder import check_writable
 
     noise, out = _noise(given), given["out"]
+    target = parse_target(given["target"]) if given["target"] else None
     if out is not None:
         check_writable(out)
     shape = parse_shape(given["input_shape"]) if given["input_shape"] else None
@@ -99,9 +111,11 @@ def command(model: str, cut: str, **given: Any) -> None:
             noise=noise,
             queries=given["queries"],
             images=shared.given_images(given["images"]),
+            labels=given["labels"],
             image_count=given["image_count"],
             budget_s=budget_s,
             curve_factors=_FACTORS if out else (),
+            target=target,
             seed=given["seed"],
             reporter=reporter,
         )
@@ -111,6 +125,19 @@ def command(model: str, cut: str, **given: Any) -> None:
         click.echo(note, err=True)
     if out is not None:
         _write(out, found, document, f"{loaded.name} at {cut}")
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Refuse what can be refused before anything is loaded."""
+    sigma = given["sigma"]
+    if sigma is not None and given["noise"] is not None:
+        raise UsageError("expected --noise or --sigma, got both: --sigma V is --noise sigma:V")
+    if sigma is not None and not (math.isfinite(sigma) and sigma > 0):
+        raise UsageError(
+            f"expected a positive number for --sigma, got {sigma:g}: without noise the information "
+            "is infinite; --noise fp32 is the rounding that there is in any case"
+        )
+    shared.check_labels(given)
 
 
 def _noise(given: dict[str, Any]) -> Noise:
@@ -133,17 +160,19 @@ def _show(found: CutLeakage, document: dict[str, Any], title: str, form: str) ->
         columns = (*_COLUMNS, "what it is") if markdown else _COLUMNS
         rows = [[*_cells(f), f.text] if markdown else _cells(f) for f in figures]
         print_table(title, columns, rows, markdown=markdown)
+        if found.reached is not None:
+            click.echo(found.reached.text())
 
 
 def _cells(figure: Figure) -> list[str]:
-    error = "" if math.isnan(figure.standard_error) else f"{figure.standard_error:.2g}"
+    error = "" if figure.standard_error is None else f"{figure.standard_error:.2g}"
     return [
         figure.name, f"{figure.value:.4g}", error, figure.unit, figure.binds or "-", figure.assumes,
     ]  # fmt: skip
 
 
 def _exactly(value: object) -> str:
-    return repr(value) if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) else "" if value is None else str(value)
 
 
 def _document(found: CutLeakage, model: str, weights: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -158,23 +187,14 @@ def _document(found: CutLeakage, model: str, weights: str, given: dict[str, Any]
         "images": record.images,
         "image_source": found.images,
         "seed": given["seed"],
-        "figures": [
-            {name: _plain(value) for name, value in vars(figure).items()}
-            for figure in found.family.figures
-        ],
+        "target": None if found.reached is None else found.reached.to_json(),
+        "figures": [figure_to_json(figure) for figure in found.family.figures],
         "notes": list(found.family.notes),
         "curve": [
             {"noise_sigma": p.noise_sigma, "gain": vars(p.gain), "fsinfo": vars(p.fsinfo)}
             for p in found.curve
         ],
     }
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither infinity nor NaN: infinite is told in words, not estimated is null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    return value
 
 
 def _write(out: Path, found: CutLeakage, document: dict[str, Any], title: str) -> None:

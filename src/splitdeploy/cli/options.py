@@ -70,6 +70,11 @@ image_options = _all(
                  help="How many of them."),
 )  # fmt: skip
 
+labels_option = click.option(
+    "--labels", metavar="FILE.csv", type=click.Path(path_type=Path),
+    help="Columns file,label: classes of the pictures in --images.",
+)  # fmt: skip
+
 format_option = click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv", "md"]), default="table",
     show_default=True, help="What goes to standard output.",
@@ -137,6 +142,22 @@ def given_images(images: str) -> Path | None:
         The folder.
     """
     return None if images == "photos" else Path(images)
+
+
+def check_labels(given: Mapping[str, Any]) -> None:
+    """Refuse labels of pictures that were not given.
+
+    Args:
+        given: With ``labels`` and ``images``.
+
+    Raises:
+        UsageError: There is no folder of pictures.
+    """
+    if given["labels"] is not None and given["images"] == "photos":
+        raise UsageError(
+            f"expected --images DIR with the pictures that {given['labels']} labels, got none: "
+            "scikit-image's photographs have no labels"
+        )
 
 
 def given_device(device: str) -> str:

@@ -60,6 +60,14 @@ from splitdeploy.profiles.units import parse_time_s
     help="On the smashed data, for leakage: snr:DB, a precision, or sigma:VALUE.",
 )
 @click.option(
+    "--queries",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How often each picture is sent, with fresh noise.",
+)
+@click.option(
     "--fps",
     type=click.FloatRange(0, min_open=True),
     metavar="N",
@@ -74,6 +82,7 @@ from splitdeploy.profiles.units import parse_time_s
 @click.option("--resume", is_flag=True, help="Go on where an interrupted sweep stopped.")
 @shared.model_options
 @shared.image_options
+@shared.labels_option
 @shared.network_options
 @shared.decision_options
 @shared.format_option
@@ -109,6 +118,7 @@ def command(**given: Any) -> None:
 def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
     """The options of a sweep, checked as far as that goes without loading anything heavy."""
     device = shared.given_device(given["device"])
+    shared.check_labels(given)
     precision = given["precision"] or ("fp16" if device.startswith("jetson") else "fp32")
     for name in (device, given["cloud"]):
         if name != "local":
@@ -135,10 +145,12 @@ def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
         weights=given["weights"],
         input_shape=parse_shape(given["input_shape"]) if given["input_shape"] else None,
         images=shared.given_images(given["images"]),
+        labels=given["labels"],
         image_count=given["image_count"],
         budget_s=budget_s,
         privacy=not given["no_privacy"],
         noise=given["noise"],
+        queries=given["queries"],
         fps=given["fps"],
         constraints=constraints,
         objective=objective,
