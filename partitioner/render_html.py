@@ -16,6 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from splitdeploy.partitioner import charts, wording
+from splitdeploy.partitioner.leakage_table import leakage_table
 from splitdeploy.partitioner.scoring import leakage_indices
 from splitdeploy.profiles.report import (
     AttackRecord,
@@ -87,6 +88,7 @@ def render_html(report: SweepReport, run_dir: Path | str) -> str:
         trade_off_chart=_drawn(charts.trade_off, report, WIDTHS_FULL),
         pictures=list(_pictures(report, Path(run_dir))),
         leakage=_first_leakage(report),
+        family=leakage_table(report),
         has_energy=any(row.energy_j for row in report.cuts),
         has_leakage=any(row.leakage for row in report.cuts),
         has_attacks=any(row.attacks for row in report.cuts),

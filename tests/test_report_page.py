@@ -35,7 +35,7 @@ FLAGS = (
 
 SECTIONS = [
     "Recommendation", "Every cut", "Latency by stage", "Leakage along the depth",
-    "Latency against leakage", "What an attacker sees", "What this rests on",
+    "Leakage of each cut", "Latency against leakage", "What an attacker sees", "What this rests on",
 ]  # fmt: skip
 
 

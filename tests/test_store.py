@@ -19,6 +19,7 @@ from splitdeploy.partitioner.recommend import recommend
 from splitdeploy.profiles import report as r
 from splitdeploy.profiles.cut import CutPoint, TensorSpec
 from splitdeploy.profiles.errors import OutputError, ReportError
+from splitdeploy.profiles.figure import Figure
 from splitdeploy.profiles.measurement import Measurement
 from splitdeploy.profiles.network import NetworkProfile
 from splitdeploy.profiles.store import (
@@ -54,6 +55,10 @@ def texts(strategy: st.SearchStrategy = text) -> st.SearchStrategy:
 
 
 estimate = st.builds(r.Estimate, finite, some)
+figure = st.builds(
+    Figure, text, text, finite | st.sampled_from([math.inf, -math.inf]), maybe(some), text, text,
+    text, count,
+)  # fmt: skip
 measurement = st.builds(
     Measurement, finite, finite, some, count,
     st.sampled_from(["stable", "unstable", "too few samples", "not repeated"]), source,
@@ -81,7 +86,7 @@ row = st.builds(
     maybe(
         st.builds(
             r.LeakageRecord, estimate, estimate, maybe(estimate), count, count, estimate, finite,
-            some, text, text, count, maybe(some), count, texts(), maybe(estimate),
+            some, text, text, count, maybe(some), count, texts(), maybe(estimate), texts(figure),
         )
     ),
     texts(attack),
