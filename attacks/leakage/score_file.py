@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ def load_prior(path: Path | str) -> ScorePrior:
             f"expected a learned prior, got {path}, which does not exist: learn one with "
             "splitdeploy leakage --prior fit --prior-images DIR --out DIR"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LeakageError(
             f"expected a learned prior as fit_score_prior makes it, got {path} ({reason}): learn "
