@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from splitdeploy.attacks.base import Attack
 from splitdeploy.attacks.least_squares import LeastSquares
+from splitdeploy.attacks.noise_aware import NoiseAware
 from splitdeploy.attacks.rmle import Rmle, RmlePublished
 from splitdeploy.profiles.errors import UnknownNameError
 
@@ -66,3 +67,4 @@ def attacks_table() -> list[dict[str, str]]:
 register(Rmle)
 register(RmlePublished)
 register(LeastSquares)
+register(NoiseAware)

@@ -26,15 +26,20 @@ class AttackTarget:
             only an exported graph.
         image_shape: ``(c, h, w)`` of a picture.
         bounds: The range of pixels.
+        noise_sigma: The standard deviation of the noise on the observation, one for each tensor,
+            broadcasting to it; None where none is known. A defence is no secret (Kerckhoffs): who
+            knows the weights knows it too.
 
     Raises:
-        AttackError: There is no observation, it is not finite, or its batches differ.
+        AttackError: There is no observation, it is not finite, or its batches differ; or a sigma
+            is not positive or of another shape.
     """
 
     observation: tuple[Tensor, ...]
     pixel_head: PixelHead | None
     image_shape: tuple[int, int, int]
     bounds: tuple[float, float] = (0.0, 1.0)
+    noise_sigma: tuple[Tensor, ...] | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(t) for t in self.observation}
@@ -45,6 +50,8 @@ class AttackTarget:
             )
         if not all(bool(torch.isfinite(t).all()) for t in self.observation):
             raise AttackError("expected finite smashed data, got NaN or infinity: verify the head")
+        if self.noise_sigma is not None:
+            _check_sigma(self.noise_sigma, self.observation)
 
     @property
     def images(self) -> int:
@@ -54,6 +61,22 @@ class AttackTarget:
     def granted(self, threat: ThreatModel) -> TargetView:
         """What an attacker with this knowledge may use."""
         return TargetView(self, threat)
+
+
+def _check_sigma(sigmas: tuple[Tensor, ...], observation: tuple[Tensor, ...]) -> None:
+    if len(sigmas) != len(observation) or not all(bool((s > 0).all()) for s in sigmas):
+        raise AttackError(
+            f"expected a positive noise sigma for each of {len(observation)} observed tensors, got "
+            f"{[float(s.min()) for s in sigmas]}"
+        )
+    for sigma, tensor in zip(sigmas, observation, strict=True):
+        try:
+            sigma.expand_as(tensor)
+        except RuntimeError:
+            raise AttackError(
+                f"expected a noise sigma that broadcasts to {list(tensor.shape)}, got "
+                f"{list(sigma.shape)}"
+            ) from None
 
 
 class TargetView:
@@ -79,7 +102,17 @@ class TargetView:
         self.bounds = target.bounds
         self.images = target.images
         self._head = target.pixel_head
+        self._noise_sigma = target.noise_sigma
         self._threat = threat
+
+    @property
+    def noise_sigma(self) -> tuple[Tensor, ...] | None:
+        """The standard deviation of the noise on the observation.
+
+        Returns:
+            One for each tensor, or None where it is not known or not granted.
+        """
+        return self._noise_sigma if self._threat.weights else None
 
     @property
     def pixel_head(self) -> PixelHead:

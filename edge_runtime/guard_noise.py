@@ -138,7 +138,7 @@ def _draw(one: NoiseInput, count: int, random_bytes: RandomBytes) -> NDArray[np.
         return _laplace(count, random_bytes)
     if one.distribution == "dropout":
         kept = _uniform(count, random_bytes) >= one.drop_rate
-        return kept / (1.0 - one.drop_rate)
+        return np.asarray(kept / (1.0 - one.drop_rate))
     raise ReportError(
         f"unknown distribution {one.distribution!r} of {one.name}: available: "
         f"{', '.join(DISTRIBUTIONS)}"
@@ -148,7 +148,8 @@ def _draw(one: NoiseInput, count: int, random_bytes: RandomBytes) -> NDArray[np.
 def _uniform(count: int, random_bytes: RandomBytes) -> NDArray[np.float64]:
     """Uniform on [0, 1), in steps of 2^-53."""
     words = np.frombuffer(random_bytes(_WORD * count), dtype="<u8")
-    return (words >> np.uint64(11)).astype(np.float64) / _STEPS
+    found: NDArray[np.float64] = (words >> np.uint64(11)).astype(np.float64) / _STEPS
+    return found
 
 
 def _gaussian(count: int, random_bytes: RandomBytes) -> NDArray[np.float64]:

@@ -68,8 +68,8 @@ def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        _write_model(halves.head, weights, aside / "head.onnx")
-        _write_model(halves.tail, weights, aside / "tail.onnx")
+        save_graph(halves.head, weights, aside / "head.onnx")
+        save_graph(halves.tail, weights, aside / "tail.onnx")
         served = served_name(facts.model, facts.cut.name)
         write_model(aside / "triton" / served, served, aside / "tail.onnx", _specs(halves.tail))
         manifest = _manifest(aside, halves, facts, served)
@@ -136,7 +136,14 @@ def served_name(model: str, cut: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "_" for c in text)
 
 
-def _write_model(model: ModelProto, weights: Path, path: Path) -> None:
+def save_graph(model: ModelProto, weights: Path, path: Path) -> None:
+    """Write a graph with its weights; beside it, where one file cannot hold them.
+
+    Args:
+        model: Left as it is; weights that it holds itself stay in it.
+        weights: The folder that its weights' files lie in.
+        path: Where it goes.
+    """
     whole = ModelProto()
     whole.CopyFrom(model)
     load_external_data_for_model(whole, str(weights))

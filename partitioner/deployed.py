@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from splitdeploy.partitioner.models import InputSpec
 from splitdeploy.partitioner.plan import Array, Plan
 from splitdeploy.partitioner.slicing import PASSED, Halves, write_slice
 from splitdeploy.profiles.cut import CutPoint, TensorSpec
+
+TWIN_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-3, "int8": 1e-2}
+"""Largest difference between torch head and exported head, over the largest value: the rounding of
+what is sent (2^-11; half of 1/127) and that of float32 sums in another order."""
 
 
 def deployed_halves(
@@ -81,6 +86,25 @@ def decode(
     return decoded
 
 
+def twin_error(own: Sequence[Tensor], sent: Sequence[Tensor]) -> float:
+    """The largest difference of two heads' tensors, over the largest value of each.
+
+    Args:
+        own: What one of them gives.
+        sent: What the other gives; NaN counts as infinite.
+
+    Returns:
+        The difference; infinite where the tensors are others.
+    """
+    if [t.shape for t in own] != [t.shape for t in sent]:
+        return math.inf
+    errors = [
+        float((one - other).abs().max()) / (float(one.abs().max()) or 1.0)
+        for one, other in zip(own, sent, strict=True)
+    ]
+    return max(error if math.isfinite(error) else math.inf for error in errors)
+
+
 class DeployedHead:
     """A head of a bundle in a session: what it sends for pictures, decoded.
 
@@ -113,17 +137,31 @@ class DeployedHead:
         Returns:
             The boundary tensors ``[n, …]``, float32.
         """
+        return self.decoded(self.payload(pixels, noise))
+
+    def payload(self, pixels: Tensor, noise: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """What goes over the network, encoded.
+
+        Args:
+            pixels: ``[n, c, h, w]`` on [0, 1].
+            noise: An array ``[n, …]`` for each noise input.
+
+        Returns:
+            The head's outputs by name.
+        """
         inputs = self._expects.normalise(pixels.numpy().astype(np.float32))
         feeds = {self._pixels.name: inputs, **(noise or {})}
         if self._pixels.shape[0] == FREE:
-            received = self._session.run(feeds)
-        else:
-            runs = [
-                self._session.run({name: value[i : i + 1] for name, value in feeds.items()})
-                for i in range(len(inputs))
-            ]
-            received = {key: np.concatenate([run[key] for run in runs]) for key in runs[0]}
-        found = decode(received, self._tensors, self._ranges)
+            return self._session.run(feeds)
+        runs = [
+            self._session.run({name: value[i : i + 1] for name, value in feeds.items()})
+            for i in range(len(inputs))
+        ]
+        return {key: np.concatenate([run[key] for run in runs]) for key in runs[0]}
+
+    def decoded(self, payload: Mapping[str, Array]) -> tuple[Tensor, ...]:
+        """A payload as the tail reads it: the boundary tensors ``[n, …]``, float32."""
+        found = decode(payload, self._tensors, self._ranges)
         return tuple(torch.from_numpy(np.ascontiguousarray(value)) for value in found)
 
     def close(self) -> None:

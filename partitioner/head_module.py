@@ -153,7 +153,7 @@ class _Builder:
 
     def _is_batch(self, node: Node) -> bool:
         """Whether a tail can read this size off a boundary tensor: it is that of the batch."""
-        return bool(self.inputs) and node.target is _SIZE and node.args[1] == 0
+        return bool(self.inputs) and node.target is _SIZE and node.args[1] in {0}
 
     def _add(self, node: Node) -> None:
         if node.op == "placeholder":

@@ -145,7 +145,7 @@ def paired_interval(gained: float, lost: float, pairs: int) -> tuple[float, floa
 
 
 def _parts(images: Tensor) -> Iterator[Tensor]:
-    return iter(images.split(_CHUNK))
+    return iter(torch.split(images, _CHUNK))
 
 
 def _classes(scores: Tensor) -> Tensor:

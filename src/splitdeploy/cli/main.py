@@ -14,6 +14,7 @@ _COMMANDS = {
     "cuts": "cuts",
     "export": "export",
     "leakage": "leakage",
+    "defend": "defend",
     "recommend": "recommend",
     "report": "report",
     "devices": "devices",
