@@ -12,9 +12,9 @@ from splitdeploy.attacks.defences.reached import Reached, noise_for
 from splitdeploy.attacks.defences.target import Target
 from splitdeploy.attacks.leakage.family import CurvePoint, Family, measure_curve, measure_family
 from splitdeploy.attacks.leakage.noise import Noise, repeated, repetition_caveats
-from splitdeploy.attacks.leakage.prior import default_prior
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner.cuts import find_named_cuts
+from splitdeploy.partitioner.declared_prior import PriorChoice, declared_prior
 from splitdeploy.partitioner.forward_pass import load_samples
 from splitdeploy.partitioner.head_module import OneByOne, torch_head
 from splitdeploy.partitioner.models import LoadedModel
@@ -56,6 +56,7 @@ def leakage_of_cut(
     budget_s: float | None = None,
     curve_factors: Sequence[float] = (),
     target: Target | None = None,
+    prior: PriorChoice | None = None,
     seed: int = 0,
     reporter: Reporter | None = None,
 ) -> CutLeakage:
@@ -70,9 +71,11 @@ def leakage_of_cut(
         labels: A CSV file with the columns ``file`` and ``label``, for the class radius; None where
             there is none, or where the folder has one sub-folder a class.
         image_count: How many of them have derivatives taken; more serve for the other figures.
-        budget_s: Seconds for the quadratures; None for as long as the errors ask.
+        budget_s: Seconds for the quadratures, and as many for learning a prior; None for as long as
+            the errors ask.
         curve_factors: On σ, for leakage against the noise; none for no curve.
         target: A leakage, for which the noise is sought that reaches it.
+        prior: What is taken as known of pictures; None for the Gaussian one.
         seed: Places the crops of the photographs, and draws the probes.
         reporter: Told as it goes.
 
@@ -100,28 +103,36 @@ def leakage_of_cut(
     shape = (channels, height, width)
     samples = load_samples(images, labels, shape=shape, measured=image_count, seed=seed)
     pixels = samples.pixels[: samples.measured]
-    head, prior, together = _head(model, found), default_prior(shape), repeated(noise, queries)
+    head, together = _head(model, found), repeated(noise, queries)
+    told.advance()
+    declared = declared_prior(
+        prior or PriorChoice(),
+        shape,
+        measured=images,
+        deadline_s=budget_s,
+        seed=seed,
+        reporter=told,
+    )
     runs = 1 + bool(curve_factors) + (target is not None)
     share_s = None if budget_s is None else budget_s / runs
-    told.advance()
     told.stage("leakage", runs)
     # The target first: where no noise reaches it, the rest would be in vain.
     reached = None
     if target is not None:
         reached = noise_for(
-            head, pixels, target, noise=noise, queries=queries, prior=prior, deadline_s=share_s,
+            head, pixels, target, noise=noise, queries=queries, prior=declared, deadline_s=share_s,
             seed=seed,
         )  # fmt: skip
         told.advance()
     family = measure_family(
-        head, pixels, noise=together, prior=prior, samples=samples.pixels, labels=samples.labels,
+        head, pixels, noise=together, prior=declared, samples=samples.pixels, labels=samples.labels,
         deadline_s=share_s, seed=seed,
     )  # fmt: skip
     told.advance()
     curve: tuple[CurvePoint, ...] = ()
     if curve_factors:
         curve = measure_curve(
-            head, pixels, noise=together, prior=prior, factors=curve_factors, deadline_s=share_s,
+            head, pixels, noise=together, prior=declared, factors=curve_factors, deadline_s=share_s,
             seed=seed,
         )  # fmt: skip
         told.advance()

@@ -52,7 +52,7 @@ _COLUMNS = ("figure", "value", "±", "unit", "binds", "assumes")
     default="60s",
     show_default=True,
     metavar="TIME",
-    help="For the determinants, or none; the errors tell what it costs.",
+    help="For the determinants, and again to learn a prior, or none; errors tell what it costs.",
 )
 @click.option(
     "--images",
@@ -68,6 +68,19 @@ _COLUMNS = ("figure", "value", "±", "unit", "binds", "assumes")
     default=8,
     show_default=True,
     help="How many of them, for derivatives; other figures take 32.",
+)
+@click.option(
+    "--prior",
+    default="gaussian",
+    show_default=True,
+    metavar="gaussian|fit|FILE",
+    help="What is taken as known of pictures; fit learns it, and --out keeps it: prior.npz.",
+)
+@click.option(
+    "--prior-images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Pictures for --prior fit, other than those measured.",
 )
 @click.option(
     "--out",
@@ -92,12 +105,14 @@ def command(model: str, cut: str, **given: Any) -> None:
     budget_s = None if given["budget"] == "none" else parse_time_s(given["budget"])
     from splitdeploy.attacks.defences.target import parse_target
     from splitdeploy.partitioner.cut_leakage import leakage_of_cut
+    from splitdeploy.partitioner.declared_prior import PriorChoice
     from splitdeploy.partitioner.models import load_model, parse_shape
     from splitdeploy.partitioner.progress import bars
     from splitdeploy.partitioner.run_folder import check_writable
 
     noise, out = _noise(given), given["out"]
     target = parse_target(given["target"]) if given["target"] else None
+    prior = PriorChoice(given["prior"], given["prior_images"], out and out / "prior.npz")
     if out is not None:
         check_writable(out)
     shape = parse_shape(given["input_shape"]) if given["input_shape"] else None
@@ -116,6 +131,7 @@ def command(model: str, cut: str, **given: Any) -> None:
             budget_s=budget_s,
             curve_factors=_FACTORS if out else (),
             target=target,
+            prior=prior,
             seed=given["seed"],
             reporter=reporter,
         )
