@@ -205,7 +205,7 @@ def test_training_tells_its_progress_and_stops_when_asked(make: Callable[[], Def
         (lambda: Shredder(0.0), r"root mean square on \(0, inf\), got 0"),
         (lambda: Shredder(1.0, steps=0), r"number of steps on \[1, inf\), got 0"),
         (lambda: Shredder(1.0, collection=3), r"collection of noise tensors on \[4, inf\), got 3"),
-        (lambda: Shredder(1.0, batch=16), r"minibatch on \[32, inf\), got 16"),
+        (lambda: Shredder(1.0, batch=8), r"minibatch on \[16, inf\), got 8"),
         (lambda: Shredder(1.0, reward=0.0), r"reward of large noise on \(0, inf\), got 0"),
     ],
 )
@@ -220,7 +220,7 @@ def test_victims_that_cannot_be_trained_are_refused() -> None:
     with pytest.raises(DefenceError, match="at least 8 pictures to train on, got 5"):
         NoPeek(1.0).fit(few)
     with pytest.raises(
-        DefenceError, match="at least 32 pictures, one for each noise tensor, got 5"
+        DefenceError, match="at least 16 pictures, one for each noise tensor, got 5"
     ):
         Shredder(1.0).fit(few)
     bare = Victim(

@@ -38,7 +38,7 @@ from splitdeploy.profiles.errors import DefenceError
 
 _MOST_BYTES = 256 * 2**20  # of smashed data that is kept; a noise tensor needs no more to learn by
 _BEGINS = 0.1  # the first noise, of the power that it is to grow to
-_STRIDE = 0.03  # of Adam, in units of the final noise
+_STRIDE = 0.06  # of Adam, in units of the final noise
 _SENSITIVITY_PICTURES = 128
 
 
@@ -74,8 +74,8 @@ class Shredder(Defence):
         self,
         relative_scale: float,
         *,
-        steps: int = 300,
-        collection: int = 32,
+        steps: int = 200,
+        collection: int = 16,
         batch: int = 128,
         reward: float = 1.0,
     ) -> None:
