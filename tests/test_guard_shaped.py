@@ -9,6 +9,7 @@ import pytest
 import torch
 from guard_cases import (
     D,
+    PRIOR,
     Joined,
     closed_gain,
     convolutional_victim,
@@ -24,6 +25,7 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from splitdeploy.attacks.defences.base import Victim
+from splitdeploy.attacks.defences.calibration import Budget, Calibrator
 from splitdeploy.attacks.defences.guard_bayesian import GuardBayesian
 from splitdeploy.attacks.defences.guard_shaped import GuardShaped
 from splitdeploy.attacks.defences.sensitivity import (
@@ -148,6 +150,18 @@ def test_shaped_noise_costs_less_at_the_same_leakage() -> None:
     costs = [measured_divergence(g, victim, draws=200) for g in (shaped, plain)]
     # The pictures and the noise's seed are the same, so the errors are far below the difference.
     assert costs[0].value < costs[1].value
+
+
+def test_noise_is_shaped_on_other_pictures_than_it_is_calibrated_on() -> None:
+    budget, target = Budget(pictures=4), Target("gain", 0.8)
+    enough, few = convolutional_victim(n=8), convolutional_victim(n=7)
+    one, other, same = (
+        Calibrator(v, target, PRIOR, budget, 3, others=others).jacobian.features
+        for v, others in ((enough, False), (enough, True), (few, True))
+    )
+    both = torch.cat([one, other])
+    assert len(both.unique(dim=0)) == 8
+    torch.testing.assert_close(same, Calibrator(few, target, PRIOR, budget, 3).jacobian.features)
 
 
 def test_floor_and_ceiling_hold() -> None:

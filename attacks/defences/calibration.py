@@ -96,6 +96,8 @@ class Calibrator:
         prior: What is taken as known of pictures; None takes `default_prior`.
         budget: How it may compute.
         seed: Of which pictures are taken, and of probes.
+        others: Take pictures that another calibrator of the same seed does not take, where there
+            are enough.
 
     Attributes:
         jacobian: J at each picture.
@@ -108,7 +110,14 @@ class Calibrator:
     """
 
     def __init__(
-        self, victim: Victim, target: Target, prior: ImagePrior | None, budget: Budget, seed: int
+        self,
+        victim: Victim,
+        target: Target,
+        prior: ImagePrior | None,
+        budget: Budget,
+        seed: int,
+        *,
+        others: bool = False,
     ) -> None:
         if len(victim.images) == 0 or budget.pictures < 1:
             raise DefenceError(
@@ -116,7 +125,8 @@ class Calibrator:
                 f"{budget.pictures} may be taken: give pictures like those that will be sent"
             )
         order = torch.randperm(len(victim.images), generator=torch.Generator().manual_seed(seed))
-        pixels = victim.images[order[: budget.pictures]]
+        start = budget.pictures if others and len(order) >= 2 * budget.pictures else 0
+        pixels = victim.images[order[start : start + budget.pictures]]
         self.jacobian = HeadJacobian(victim.head, pixels)
         self.prior = default_prior(self.jacobian.shape) if prior is None else prior
         self.rms = tuple(root_mean_square(t) or 1.0 for t in self.jacobian.tensors)
