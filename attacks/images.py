@@ -35,6 +35,9 @@ PHOTOGRAPHS = (
 )
 """The colour photographs among scikit-image's pictures; the rest are grey, drawn or microscopic."""
 
+_MOST_ENLARGED = 8
+"""CIFAR's 32 pixels for a net of 224 are enlarged seven times."""
+
 _CROP_SHARE = 0.6  # side of a seeded crop over the photograph's short side
 
 
@@ -125,7 +128,7 @@ def _folder(
         )
     files = [("", file) for file in flat] or interleaved(classes, seed)
     for _, file in files:
-        _check(file)
+        _check(file, shape[1], shape[2])
     files = files[:count]
     arrays = [_to_array(_cover(_open(file), shape[1], shape[2]), shape[0]) for _, file in files]
     numbers = class_numbers(tuple(classes))
@@ -172,13 +175,19 @@ def _seeded_crop(picture: Image.Image, draw: random.Random) -> Image.Image:
     return picture.crop((left, top, left + side, top + side))
 
 
-def _check(file: Path) -> None:
+def _check(file: Path, height: int, width: int) -> None:
     """Read the header, so that a file far down the folder is found out before any work is done."""
     try:
-        with Image.open(file):
-            pass
+        with Image.open(file) as picture:
+            has_width, has_height = picture.size
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise _unreadable(file, error) from error
+    if _MOST_ENLARGED * has_width < width or _MOST_ENLARGED * has_height < height:
+        raise ImagesError(
+            f"expected pictures for an input of {width}x{height} pixels, got {file} of "
+            f"{has_width}x{has_height}: enlarged more than {_MOST_ENLARGED} times it would hold "
+            "nothing to leak; give larger ones, or a smaller --input-shape"
+        )
 
 
 def _open(file: Path) -> Image.Image:

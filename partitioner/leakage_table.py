@@ -30,7 +30,17 @@ _HEADINGS = {
 }
 """What a column is headed by; a figure that is not among these, by its name."""
 
-_BINDS = {"": "binds nobody", "any": "binds any attacker", "unbiased": "binds unbiased attackers"}
+_BINDS = {"": "nobody", "any": "any attacker", "unbiased": "unbiased attackers"}
+
+_ASSUMES = {
+    "prior": "pictures that follow the prior",
+    "local": "the neighbourhood of each picture",
+    "local, full rank": "the neighbourhood of each picture, and full rank",
+    "variances": "variances over the pictures",
+    "prior, variances": "pictures that follow the prior, and variances over the pictures",
+    "samples": "the pictures alone",
+    "labels": "the pictures and their labels",
+}
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,8 @@ def _column(figure: Figure) -> Column:
         heading=_HEADINGS.get(figure.name, figure.name),
         text=figure.text,
         unit=figure.unit,
-        binds=_BINDS.get(figure.binds, f"binds {figure.binds}"),
-        assumes=figure.assumes,
+        binds=_BINDS.get(figure.binds, figure.binds),
+        assumes=_ASSUMES.get(figure.assumes, figure.assumes),
     )
 
 

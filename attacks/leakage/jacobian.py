@@ -18,6 +18,9 @@ from splitdeploy.profiles.errors import LeakageError
 _MOST_COPIES, _CHUNK_BYTES = 32, 1 << 28
 """Copies of an image in a pass: with more, a pass costs as much more; and the graph's memory."""
 
+_STEP = 0.1
+"""How far pixels are moved to see whether a head without a derivative is constant."""
+
 _STOCHASTIC = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 
 
@@ -69,7 +72,7 @@ class HeadJacobian:
         with torch.inference_mode(False), torch.enable_grad(), _frozen(self._head):
             self._leaf = self._pixels.clone().requires_grad_()
             with plain_adjoints(), _measured() as kept:
-                tensors = self._head(self._leaf)
+                tensors = _run(self._head, self._leaf)
             self._output = torch.cat([t.flatten(1) for t in tensors], dim=1)
         self._graph_bytes = sum(kept.values())
         self.tensors = tuple(t.detach() for t in tensors)
@@ -212,6 +215,18 @@ class HeadJacobian:
                 "model before it is split, and remove noise from the head"
             )
 
+    def _check_flat(self, v: Tensor) -> None:
+        """A derivative of zero is believed where the smashed data does not change either."""
+        with torch.no_grad():
+            moved = self._head.features((self._pixels + _STEP * v.sign()).clamp(0, 1))
+        if not torch.equal(moved, self.features):
+            raise LeakageError(
+                "expected a differentiable head, got one whose output changes with the picture "
+                "though its derivative is zero, as by rounding or argmax: its Fisher information "
+                "says nothing; measure the head before that step, and take the step as noise "
+                "(int8, sigma:VALUE)"
+            )
+
     def _choose_jvp(self) -> Callable[[HeadJacobian], Callable[[Tensor], Tensor]]:
         generator = torch.Generator().manual_seed(0)
         # Cotangents of one image alone: what they bring to another image is mixing in the batch.
@@ -224,6 +239,8 @@ class HeadJacobian:
                 "expected a head that treats every image by itself, got one that mixes the images "
                 "of a batch: put its batch norms in eval mode"
             )
+        if not bool((pulled != 0).any()):
+            self._check_flat(v)
         expected = float((pulled[0].double() * v[0].flatten().double()).sum())
         problem = ""
         for candidate in (HeadJacobian._double_backward, HeadJacobian._forward_mode):
@@ -264,6 +281,18 @@ class HeadJacobian:
             return torch.zeros_like(self.features) if tangent is None else tangent
 
         return jvp
+
+
+def _run(head: PixelHead, pixels: Tensor) -> tuple[Tensor, ...]:
+    try:
+        return head(pixels)  # type: ignore[no-any-return]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise LeakageError(
+            f"expected images of the size that the head was cut at, got {tuple(pixels.shape[1:])}: "
+            f"{' '.join(str(error).split())[:200]}; resize them, or cut the model at that size"
+        ) from error
 
 
 def _check_mode(head: PixelHead) -> None:
