@@ -14,8 +14,9 @@ from splitdeploy.attacks.defences.base import Victim
 from splitdeploy.attacks.images import Images, load_photographs
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner.bundle_reader import Bundle
+from splitdeploy.partitioner.codec import read_ranges
 from splitdeploy.partitioner.defended_bundle import open_head, plain_halves
-from splitdeploy.partitioner.deployed import TWIN_TOLERANCE, twin_error
+from splitdeploy.partitioner.deployed import TWIN_TOLERANCE, saturated, twin_error
 from splitdeploy.partitioner.head_module import torch_head, torch_tail
 from splitdeploy.partitioner.models import InputSpec, LoadedModel
 from splitdeploy.partitioner.slicing import Halves
@@ -104,7 +105,8 @@ def prepare(bundle: Bundle, model: LoadedModel, pictures: Pictures, work: Path) 
     with open_head(halves, bundle.cut.tensors, expects, work) as exported:
         sent = exported.send(pictures.judging)
     with torch.no_grad():
-        error = twin_error(head(pictures.judging), sent)
+        ranges = read_ranges(halves, bundle.cut.tensors)
+        error = twin_error(saturated(head(pictures.judging), ranges), sent)
     allowed = TWIN_TOLERANCE[bundle.precision]
     if not error <= allowed:
         raise VerificationError(

@@ -140,13 +140,13 @@ def defend(
     told, place = reporter or Silent(), out or folder
     target = None if options.target is None else parse_target(options.target)
     _check(options, target)
+    told.stage("checking and loading", 2)
+    bundle = read_bundle(folder)
     check_writable(place.parent)
     check_replaceable(place)
+    told.advance()
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splitdeploy-")))
-        told.stage("checking and loading", 2)
-        bundle = read_bundle(folder)
-        told.advance()
         setup = _set_up(bundle, options, work)
         told.stage(f"setting up {options.form}", 1)
         bench = _bench(setup, bundle, options)

@@ -23,7 +23,7 @@ from splitdeploy.edge_runtime.session import FREE, Array
 from splitdeploy.partitioner.bundle import save_graph
 from splitdeploy.partitioner.bundle_reader import Bundle
 from splitdeploy.partitioner.codec import calibrate, read_ranges, replace_ranges
-from splitdeploy.partitioner.deployed import TWIN_TOLERANCE, DeployedHead, twin_error
+from splitdeploy.partitioner.deployed import TWIN_TOLERANCE, DeployedHead, saturated, twin_error
 from splitdeploy.partitioner.guarded_head import add_guard, remove_guard, seeded_draws
 from splitdeploy.partitioner.models import InputSpec
 from splitdeploy.partitioner.retrained import export_halves
@@ -38,6 +38,9 @@ _SIGMAS = 6.0
 
 _KURTOSIS = {"gaussian": 3.0, "laplace": 6.0}
 _VARIANCE = {"gaussian": 1.0, "laplace": 2.0}
+
+_RANGE_DRAWS = 4
+"""How often each picture is sent to find the range of an int8 codec."""
 
 _CLIPPED = 0.02
 """What the range of an int8 codec may clip off the noise's variance."""
@@ -133,10 +136,13 @@ def put_in(
     else:
         halves = Halves(_copy(plain.head), _copy(plain.tail))
     if ranges:
+        generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            sent = defended.send(victim.images, torch.Generator().manual_seed(seed))
-        features = dict(zip(ranges, (tensor.numpy() for tensor in sent), strict=True))
-        replace_ranges(halves, calibrate(features))
+            draws = [defended.send(victim.images, generator) for _ in range(_RANGE_DRAWS)]
+        features = zip(
+            ranges, (torch.cat(parts).numpy() for parts in zip(*draws, strict=True)), strict=True
+        )
+        replace_ranges(halves, calibrate(dict(features)))
     inputs = add_guard(halves.head, tensors, defended.perturbations)
     return Deployable(halves, inputs, retrained)
 
@@ -199,8 +205,9 @@ def check_deployed(
             system has other statistics than it should, or the tail answers something else.
     """
     tensors, tolerance = bundle.cut.tensors, TWIN_TOLERANCE[bundle.precision]
+    ranges = read_ranges(found.halves, tensors)
     with torch.no_grad():
-        want = defended.send(pixels, torch.Generator().manual_seed(seed))
+        want = saturated(defended.send(pixels, torch.Generator().manual_seed(seed)), ranges)
         pairs = zip(defended.perturbations, defended.head(pixels), strict=True)
         clean = [p.gate * z + p.shift for p, z in pairs]
     with open_head(found.halves, tensors, expects, folder) as head:

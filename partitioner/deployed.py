@@ -19,6 +19,8 @@ from splitdeploy.partitioner.plan import Array, Plan
 from splitdeploy.partitioner.slicing import PASSED, Halves, write_slice
 from splitdeploy.profiles.cut import CutPoint, TensorSpec
 
+_LEVELS = 127.0
+
 TWIN_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-3, "int8": 1e-2}
 """Largest difference between torch head and exported head, over the largest value: the rounding of
 what is sent (2^-11; half of 1/127) and that of float32 sums in another order."""
@@ -103,6 +105,28 @@ def twin_error(own: Sequence[Tensor], sent: Sequence[Tensor]) -> float:
         for one, other in zip(own, sent, strict=True)
     ]
     return max(error if math.isfinite(error) else math.inf for error in errors)
+
+
+def saturated(
+    tensors: Sequence[Tensor], ranges: Mapping[str, QuantisationRange]
+) -> tuple[Tensor, ...]:
+    """Tensors as far as an int8 codec can carry them: what lies beyond its range is clipped.
+
+    Args:
+        tensors: Of the boundary, each ``[n, …]``.
+        ranges: In the same order; none for the other precisions.
+
+    Returns:
+        The tensors, clipped.
+    """
+    if not ranges:
+        return tuple(tensors)
+    found = []
+    for tensor, known in zip(tensors, ranges.values(), strict=True):
+        most = torch.as_tensor(_LEVELS * known.scale).to(tensor)
+        most = most if known.axis is None else most.view(1, -1, *[1] * (tensor.dim() - 2))
+        found.append(tensor.clamp(-most, most))
+    return tuple(found)
 
 
 class DeployedHead:
