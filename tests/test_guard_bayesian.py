@@ -70,7 +70,7 @@ def test_each_tensor_has_a_sigma_of_its_size() -> None:
     sigma_a, sigma_b = (float(p.scale) for p in guarded.perturbations)
     ratio = float((b.square().mean() / a.square().mean()).sqrt().detach())
     assert sigma_b / sigma_a == pytest.approx(ratio, rel=1e-5)
-    rms = float(a.square().mean().sqrt())
+    rms = float(a.square().mean().sqrt().detach())
     assert guarded.calibration.relative_sigma == pytest.approx(sigma_a / rms, rel=1e-5)
     assert "gain:0.3" in guarded.text
 

@@ -29,7 +29,7 @@ from splitdeploy.attacks.leakage.noise import PrecisionNoise
 from splitdeploy.profiles.errors import DefenceError, LeakageError
 
 
-@pytest.mark.parametrize("queries", [1, 4, 25])
+@pytest.mark.parametrize("queries", [1, 25])
 def test_queries_of_one_picture_leak_as_one_with_weaker_noise(queries: int) -> None:
     victim = linear_victim(12)
     guarded = GuardBayesian(Target("gain", 0.2)).fit(victim)
@@ -114,22 +114,22 @@ def test_leverages_are_the_gradient_of_the_determinant(k: int) -> None:
 def test_leverages_by_probes_are_the_exact_ones(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = leverages(whitened(k, 0.1))
     monkeypatch.setattr(leverage_module, "_DENSE_ELEMENTS", 0)
-    probed = leverages(whitened(k, 0.1), probes=800)
-    # Each is a mean of 800 squares of Gaussians: 5 %, four times.
-    torch.testing.assert_close(probed, exact, rtol=0.2, atol=1e-4)
-    assert float(probed.sum()) == pytest.approx(float(exact.sum()), rel=0.03)
+    probed = leverages(whitened(k, 0.1), probes=150)
+    # Each is a mean of 150 squares of Gaussians: 12 %, four times.
+    torch.testing.assert_close(probed, exact, rtol=0.48, atol=1e-4)
+    assert float(probed.sum()) == pytest.approx(float(exact.sum()), rel=0.07)
 
 
 def test_the_error_of_the_choice_of_pictures() -> None:
     victim = convolutional_victim()
     values, errors = [], []
-    for seed in range(20):
-        jacobian = HeadJacobian(victim.head, pictures(30, seed=seed))
+    for seed in range(16):
+        jacobian = HeadJacobian(victim.head, pictures(12, seed=seed))
         sigma = torch.full((jacobian.outputs,), 0.05, dtype=torch.float64)
         values.append(mean_gain(jacobian, PRIOR, sigma).estimate.value)
         whole = MeanWhitened(jacobian, PRIOR, sigma, seed=0)
         errors.append(image_error(leverages(whole), D))
-    # A spread over 20 repetitions is known to 16 %, three times.
+    # A spread over 16 repetitions is known to 18 %, nearly three times.
     found = sum(errors) / len(errors)
     assert found == pytest.approx(float(torch.tensor(values).std()), rel=0.5)
     assert image_error(torch.ones(1, 3), D) == 0.0

@@ -114,7 +114,7 @@ def log_sigma(head: PixelHead, x: Tensor, target: float) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_the_leak_of_sigma_is_the_covariance_of_the_score(seed: int) -> None:
     head, target = curved_head(nn.Tanh(), seed), 0.5
     pixels = pictures(1, side=2, seed=seed)
@@ -130,7 +130,7 @@ def test_the_leak_of_sigma_is_the_covariance_of_the_score(seed: int) -> None:
         gap = z - head.features(p.view(1, 1, 2, 2))[0]
         return -k * s - gap.square().sum() * (-2.0 * s).exp() / 2.0
 
-    count = 40_000
+    count = 20_000
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, k, generator=generator, dtype=torch.float64)
     z = head.features(pixels).detach() + sigma * noise

@@ -71,7 +71,7 @@ class GuardShaped(Defence):
         share: Share = "channel",
         floor: float = 0.5,
         ceiling: float = 8.0,
-        rounds: int = 6,
+        rounds: int = 4,
         draws: int = 8,
         prior: ImagePrior | None = None,
         rounding: Noise | None = None,
