@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from splitdeploy.attacks.leakage import spectrum
 from splitdeploy.attacks.leakage.curve import GainCurve, gain_curve
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
+from splitdeploy.attacks.leakage.lanczos import rademacher
 from splitdeploy.attacks.leakage.mean_information import mean_gain
 from splitdeploy.attacks.leakage.prior import default_prior
 from splitdeploy.attacks.pixel_head import PixelHead
@@ -24,7 +26,7 @@ def jacobian(n: int = 3, k: int = 8) -> HeadJacobian:
     return HeadJacobian(head, torch.rand(n, 3, SIDE, SIDE, dtype=torch.float64))
 
 
-def shape(j: HeadJacobian) -> torch.Tensor:
+def shape(j: HeadJacobian) -> Tensor:
     return torch.linspace(0.01, 0.05, j.outputs, dtype=torch.float64)
 
 
@@ -65,7 +67,7 @@ def test_a_target_that_no_noise_reaches_tells_the_nearest() -> None:
     with pytest.raises(LeakageError, match="expected a gain between .* nearest that noise reaches"):
         curve.factor_for(gain=-0.1)
     nearest = f"nearest that noise reaches is {curve.shift:.4g}"
-    with pytest.raises(LeakageError, match=f"expected a FSInfo between .* {nearest}"):
+    with pytest.raises(LeakageError, match=f"expected an FSInfo between .* {nearest}"):
         curve.factor_for(fsinfo=curve.shift - 1)
 
 
@@ -79,3 +81,82 @@ def test_refusals() -> None:
         gain_curve(j, PRIOR, torch.ones(3), mean=True)
     with pytest.raises(LeakageError, match="prior's shape"):
         gain_curve(j, default_prior((3, 8, 8)), shape(j), mean=True)
+
+
+def white_informations(j: HeadJacobian) -> Tensor:
+    """G_x of each image, by dense algebra: ``[n, d, d]``."""
+    half = PRIOR.apply_half(torch.eye(j.inputs, dtype=torch.float64))
+    rows = j.dense() @ half / shape(j).unsqueeze(1)
+    return rows.transpose(1, 2) @ rows
+
+
+@pytest.fixture
+def no_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spectrum, "DENSE_LIMIT", 0)
+
+
+@pytest.mark.usefixtures("no_matrices")
+@pytest.mark.parametrize("steps", [6, 12, 40])
+def test_one_quadrature_is_within_its_error_at_every_noise(steps: int) -> None:
+    j = jacobian(n=1)
+    eigenvalues = torch.linalg.eigvalsh(white_informations(j)[0]).clamp_min(0)
+    factors = torch.logspace(-1, 2, 7, dtype=torch.float64)
+    truth = torch.log1p(eigenvalues / factors.square().unsqueeze(1)).sum(dim=1) / (2 * j.inputs)
+    inside = 0
+    for seed in range(30):
+        curve = gain_curve(j, PRIOR, shape(j), mean=False, steps=steps, seed=seed)
+        assert curve.method == "slq"
+        found = [curve.gain(float(f)) for f in factors]
+        inside += sum(
+            abs(e.value - float(t)) <= 2 * e.standard_error
+            for e, t in zip(found, truth, strict=True)
+        )
+    # Two standard errors hold 95 in 100; a seed that misses does so at most factors at once.
+    assert inside >= 0.9 * 30 * len(factors)
+
+
+@pytest.mark.usefixtures("no_matrices")
+def test_quadrature_finds_the_noise_for_a_target() -> None:
+    j = jacobian(n=2)
+    curve = gain_curve(j, PRIOR, shape(j), mean=True, steps=60, probes=200)
+    gain = mean_gain(j, PRIOR, 4.0 * shape(j)).estimate.value
+    assert curve.factor_for(gain=gain) == pytest.approx(4.0, rel=0.02)
+
+
+@pytest.mark.usefixtures("no_matrices")
+def test_a_deadline_leaves_one_step_and_a_wide_bracket() -> None:
+    j = jacobian(n=1)
+    late = gain_curve(j, PRIOR, shape(j), mean=False, steps=30, deadline_s=0.0)
+    patient = gain_curve(j, PRIOR, shape(j), mean=False, steps=30)
+    assert len(late.spectra[0].upper[0].values) == 1
+    assert late.spectra[0].nats(1.0).half_width > 100 * patient.spectra[0].nats(1.0).half_width
+    assert late.gain(1.0).standard_error > patient.gain(1.0).standard_error
+
+
+@pytest.mark.parametrize("k", [4, 8])
+def test_the_images_own_shares_are_the_traces(k: int) -> None:
+    # k = 4 gives fewer rows than pixels, so that the matrix is made on the other side.
+    j = jacobian(n=3, k=k)
+    curve = gain_curve(j, PRIOR, shape(j), mean=True)
+    response = curve.spectra[0].response
+    assert response is not None
+    each = white_informations(j)
+    inverse = torch.linalg.inv(4.0 * torch.eye(j.inputs) + each.mean(dim=0))
+    expected = torch.einsum("ij,nji->n", inverse, each)
+    found = torch.from_numpy(response.parts @ (1.0 / (4.0 + response.values)))
+    # By rows it is exact; one probe of 108 signs knows a trace to a few parts in ten.
+    torch.testing.assert_close(found, expected, rtol=1e-9 if k == 4 else 0.5, atol=0.0)
+
+
+@pytest.mark.usefixtures("no_matrices")
+def test_the_images_own_shares_by_quadrature_are_those_of_its_probe() -> None:
+    j = jacobian(n=3)
+    curve = gain_curve(j, PRIOR, shape(j), mean=True, steps=j.inputs)
+    response = curve.spectra[0].response
+    assert response is not None
+    each = white_informations(j)
+    z = PRIOR.transform(each).inverse(rademacher(1, j.inputs, seed=0, like=each))[0]
+    inverse = torch.linalg.inv(4.0 * torch.eye(j.inputs) + each.mean(dim=0))
+    expected = torch.einsum("i,ij,njk,k->n", z, inverse, each, z)
+    found = torch.from_numpy(response.parts @ (1.0 / (4.0 + response.values)))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)

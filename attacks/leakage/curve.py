@@ -6,44 +6,34 @@ With M = Σ^-½ J Bᵀ C^½ at the noise of factor 1, the gain at a noise f time
 
 so that they, or a quadrature of their density, serve every f. It falls as f grows, which is why a
 noise that reaches a wanted leakage is found by bisection.
+
+The quadrature's preconditioner must not depend on f, so that there is none; ln(1 + θ/f²) has even
+derivatives below zero, so that Gauss is an upper bound, and Gauss-Radau with a node at 0, where the
+spectrum starts, a lower one. The weaker the noise, the wider their bracket.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from splitdeploy.attacks.leakage.exact import DENSE_LIMIT, GAUSSIAN_ENTROPY
+from splitdeploy.attacks.leakage.exact import GAUSSIAN_ENTROPY
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
+from splitdeploy.attacks.leakage.mean_information import MeanWhitened
 from splitdeploy.attacks.leakage.prior import ImagePrior
+from splitdeploy.attacks.leakage.sides import Whitened
+from splitdeploy.attacks.leakage.spectrum import Spectrum, dense_spectra, lanczos_spectra
 from splitdeploy.profiles.errors import LeakageError
 from splitdeploy.profiles.report import Estimate
 
 _BISECTIONS = 200
 _REACH = 1e6
 """Beyond so many times the largest singular value, noise leaves nothing: gain below 1e-12."""
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """The eigenvalues of one operator MᵀM, each with its weight.
-
-    Attributes:
-        values: ``[m]``, not negative.
-        weights: ``[m]``: how many directions each stands for.
-    """
-
-    values: NDArray[np.float64]
-    weights: NDArray[np.float64]
-
-    def nats(self, factor: float) -> float:
-        """½·ln det(1 + MᵀM/factor²)."""
-        return 0.5 * float(self.weights @ np.log1p(self.values / factor**2))
 
 
 @dataclass(frozen=True)
@@ -67,6 +57,9 @@ class GainCurve:
     def gain(self, factor: float) -> Estimate:
         """What the smashed data adds to the prior.
 
+        The standard error combines, in squares, that over the images, that of the probes and half
+        the quadrature's bracket over √3.
+
         Args:
             factor: On the shape of the noise; positive.
 
@@ -78,10 +71,16 @@ class GainCurve:
         """
         if not (math.isfinite(factor) and factor > 0):
             raise LeakageError(f"expected a positive factor on the noise, got {factor}")
-        values = np.array([s.nats(factor) for s in self.spectra]) / self.dimensions
-        n = len(values)
-        error = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-        return Estimate(float(values.mean()), error)
+        found = [s.nats(factor) for s in self.spectra]
+        n = len(found)
+        values = np.array([nats.value for nats in found])
+        over_images = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+        # Few images may agree by chance; the probes' own error is there all the same.
+        probes = float(np.mean([nats.probe_error for nats in found])) / math.sqrt(n)
+        quadrature = float(np.mean([nats.half_width for nats in found])) / math.sqrt(3.0)
+        images = self.spectra[0].image_error(factor) if n == 1 else 0.0
+        error = math.hypot(max(over_images, probes), quadrature, images)
+        return Estimate(float(values.mean()) / self.dimensions, error / self.dimensions)
 
     def fsinfo(self, factor: float) -> Estimate:
         """FSInfo with the prior: the gain, and the prior's own.
@@ -109,18 +108,19 @@ class GainCurve:
             LeakageError: Not one target was given, or no factor reaches it; the nearest that can be
                 reached is told.
         """
-        if (gain is None) == (fsinfo is None):
-            raise LeakageError(f"expected a gain or an fsinfo, got {gain} and {fsinfo}")
-        shift = 0.0 if gain is not None else self.shift
-        wanted = gain if gain is not None else fsinfo
-        assert wanted is not None
+        if gain is not None and fsinfo is None:
+            return self._solve(gain, 0.0, "a gain")
+        if fsinfo is not None and gain is None:
+            return self._solve(fsinfo, self.shift, "an FSInfo")
+        raise LeakageError(f"expected a gain or an fsinfo, got {gain} and {fsinfo}")
+
+    def _solve(self, wanted: float, shift: float, name: str) -> float:
         low, high = self.factors
         most, least = self.gain(low).value + shift, self.gain(high).value + shift
         if not least <= wanted <= most:
-            name = "gain" if gain is not None else "FSInfo"
             nearest, at = (least, high) if wanted < least else (most, low)
             raise LeakageError(
-                f"expected a {name} between {least:.4g} and {most:.4g} nats per input element, got "
+                f"expected {name} between {least:.4g} and {most:.4g} nats per input element, got "
                 f"{wanted:.4g}: the nearest that noise reaches is {nearest:.4g}, at {at:.4g} times "
                 "the given noise"
             )
@@ -128,9 +128,10 @@ class GainCurve:
             middle = math.sqrt(low * high)
             if not low < middle < high:
                 break
-            low, high = (
-                (middle, high) if self.gain(middle).value + shift > wanted else (low, middle)
-            )
+            if self.gain(middle).value + shift > wanted:
+                low = middle
+            else:
+                high = middle
         return math.sqrt(low * high)
 
 
@@ -156,15 +157,18 @@ def gain_curve(
         steps: Of quadrature, where the matrix is too large: at most so many a probe.
         probes: Likewise: how many, averaged.
         seed: Of the probes.
-        deadline_s: Seconds after which no further step begins.
+        deadline_s: Seconds after which no further step begins, and within which matrices must be
+            made if they are.
 
     Returns:
         The curve.
 
     Raises:
-        LeakageError: The prior is of another shape, the noise is not positive, or the matrix does
-            not fit.
+        LeakageError: The prior is of another shape, the noise is not positive, or there are no
+            steps or probes to make.
     """
+    if steps < 1 or probes < 1:
+        raise LeakageError(f"expected at least 1 step and 1 probe, got {steps} and {probes}")
     if jacobian.shape != prior.shape:
         raise LeakageError(
             f"expected pictures of the prior's shape {prior.shape}, got {jacobian.shape}"
@@ -174,29 +178,20 @@ def gain_curve(
             f"expected a positive sigma for each of {jacobian.outputs} smashed-data elements, got "
             f"shape {tuple(sigma_shape.shape)} with a least value of {float(sigma_shape.min()):g}"
         )
-    if min(jacobian.inputs, jacobian.outputs) > DENSE_LIMIT:
-        raise LeakageError(f"expected at most {DENSE_LIMIT} elements, got {jacobian.inputs}")
-    return _dense_curve(jacobian, prior, sigma_shape, mean=mean)
-
-
-def _dense_curve(
-    jacobian: HeadJacobian, prior: ImagePrior, sigma: Tensor, *, mean: bool
-) -> GainCurve:
-    d, n = jacobian.inputs, jacobian.images
-    half = prior.variance.sqrt().flatten()
-    transform = prior.transform(half)
-    rows = [
-        transform.forward(j.double() / sigma.double().unsqueeze(1)).flatten(1) * half
-        for j in jacobian.dense()
-    ]
-    stacked = [torch.cat(rows) / math.sqrt(n)] if mean else rows
-    spectra = []
-    for m in stacked:
-        gram = m @ m.T if len(m) < d else m.T @ m
-        values = torch.linalg.eigvalsh(gram).clamp_min(0).numpy()
-        spectra.append(Spectrum(values, np.ones_like(values)))
+    started = time.perf_counter()
+    kind = MeanWhitened if mean else Whitened
+    whitened = kind(jacobian, prior, sigma_shape, seed=seed)
+    spectra = dense_spectra(whitened, mean=mean, seed=seed, deadline_s=deadline_s)
+    method = "eigenvalues"
+    if spectra is None:
+        left = None if deadline_s is None else deadline_s - (time.perf_counter() - started)
+        spectra = lanczos_spectra(
+            whitened, mean=mean, steps=steps, probes=probes, seed=seed, deadline_s=left
+        )
+        method = "slq"
+    d = jacobian.inputs
     shift = -prior.log_det() / (2 * d) - GAUSSIAN_ENTROPY
-    scale = math.sqrt(max([float(s.values.max()) for s in spectra] + [0.0])) or 1.0
+    scale = math.sqrt(max(s.largest for s in spectra)) or 1.0
     eps = torch.finfo(jacobian.features.dtype).eps
     low = scale * max(16 * eps, math.sqrt(d * np.finfo(np.float64).eps))
-    return GainCurve(tuple(spectra), d, shift, (low, _REACH * scale), "eigenvalues")
+    return GainCurve(tuple(spectra), d, shift, (low, _REACH * scale), method)

@@ -16,17 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from splitdeploy.attacks.leakage.lanczos import LogMean, bidiagonalise, rademacher
+from splitdeploy.attacks.leakage.lanczos import Bidiagonal, LogMean, bidiagonalise, rademacher
 from splitdeploy.attacks.leakage.sides import Side, Whitened, input_side, output_side
 
 _TIGHT = 0.1
 """A bracket narrower than this share of the error from elsewhere needs no further steps."""
 
-_QUADRATURE_SHARE, _PROBE_SHARE = 0.8, 0.6
-"""What of a relative error each may have: 0.8² + 0.6² = 1."""
+_QUADRATURE_SHARE, _PROBE_SHARE = 0.5, 0.85
+"""What of a relative error each may have, in squares together 1: a few more steps halve the
+quadrature's, the probes' takes four times as many."""
 
-_LONG_RUN, _SMALL_SIDE = 150, 4096
-"""From so many steps on, and on more smashed-data elements, the input side wins (measured)."""
+_FEW_OUTPUTS = 1 / 8
+"""With fewer smashed-data elements, as a share of the pixels, the output side wins (measured)."""
 
 _EVERY_STEP = 16
 """Up to so many steps the quadrature is evaluated after each of them."""
@@ -97,12 +98,10 @@ def measure_gain(
     Returns:
         Brackets and probe errors.
     """
-    side = _choose_side(
-        whitened, steps=steps, seed=seed + 1, ends=ends, patient=relative_error is not None
-    )
+    side = _choose_side(whitened, seed=seed + 1)
     d = whitened.jacobian.inputs
     size = side.dimensions.double().cpu().numpy()
-    base = side.hadamard.cpu().numpy()
+    base = side.base.cpu().numpy()
     ceiling = np.array([
         rank_ceiling(means, int(rank))
         for means, rank in zip(_white_diagonal(whitened), ranks.tolist(), strict=True)
@@ -152,27 +151,11 @@ def measure_gain(
     return gain()
 
 
-def _choose_side(
-    whitened: Whitened, *, steps: int, seed: int, ends: float | None, patient: bool
-) -> Side:
-    """Where Hadamard's bound is smaller; the input side where there is time to converge.
-
-    The bracket of the input side, whose preconditioner knows the prior, starts wide and narrows by
-    half every 50 steps or so; that of the output side starts narrow and hardly moves, unless the
-    Krylov space is soon exhausted.
-
-    Returns:
-        The side.
-    """
-    inputs, outputs = input_side(whitened), output_side(whitened, seed=seed)
-    if patient and int(outputs.dimensions.max()) > _SMALL_SIDE:
-        started = time.perf_counter()
-        inputs.stacked_adjoint(inputs.stacked(torch.ones_like(inputs.scale)))
-        step_s = time.perf_counter() - started
-        affordable = math.inf if ends is None else (ends - started) / step_s
-        if min(steps, affordable) >= _LONG_RUN:
-            return inputs
-    return min((inputs, outputs), key=lambda side: float(side.hadamard.sum()))
+def _choose_side(whitened: Whitened, *, seed: int) -> Side:
+    """The output side where the smashed data is small; else the input side, preconditioned."""
+    outputs = output_side(whitened, seed=seed)
+    few = float(outputs.dimensions.max()) <= _FEW_OUTPUTS * whitened.jacobian.inputs
+    return outputs if few else input_side(whitened)
 
 
 def _quadrature(
@@ -188,8 +171,14 @@ def _quadrature(
     # 1 + G ⪰ 1, so the preconditioned operator's spectrum starts no lower than the least 1/P.
     floors = (1.0 / side.scale.double()).amin(dim=1).tolist()
     size = side.dimensions.clamp_min(1).tolist()
-    logs: list[LogMean] = []
     started, made = time.perf_counter(), 0
+
+    def evaluate(bidiagonals: tuple[Bidiagonal, ...]) -> list[LogMean]:
+        return [
+            b.log_mean(floor, reached=side.floor_reached)
+            for b, floor in zip(bidiagonals, floors, strict=True)
+        ]
+
     keep = steps <= _KEPT_STEPS or steps * probe.numel() <= _KEPT_ELEMENTS
     for bidiagonals in bidiagonalise(
         side.stacked, side.stacked_adjoint, probe, reorthogonalise=keep
@@ -201,7 +190,7 @@ def _quadrature(
         # The quadrature of m steps costs m³: beyond a few it is looked at every tenth of them.
         if not last and made > _EVERY_STEP and made % (made // _EVERY_STEP):
             continue
-        logs = [b.log_mean(floor) for b, floor in zip(bidiagonals, floors, strict=True)]
+        logs = evaluate(bidiagonals)
         tight = all(
             log.upper - log.lower < _TIGHT * log.probe_error(m)
             for log, m in zip(logs, size, strict=True)
@@ -209,7 +198,7 @@ def _quadrature(
         if last or tight or enough(logs):
             return made, late and made < steps, logs
     # The Krylov space is exhausted, perhaps at a step that was not looked at.
-    return made, False, [b.log_mean(floor) for b, floor in zip(bidiagonals, floors, strict=True)]
+    return made, False, evaluate(bidiagonals)
 
 
 def _white_diagonal(whitened: Whitened) -> Tensor:

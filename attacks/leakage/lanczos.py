@@ -23,8 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import eigh_tridiagonal
+from scipy.linalg import eigh_tridiagonal, eigvalsh_tridiagonal
 from torch import Tensor
+
+_QUARTER = 0.25
 
 Product = Callable[[Tensor], Tensor]
 
@@ -42,30 +44,57 @@ class Bidiagonal:
     diagonal: NDArray[np.float64]
     upper: NDArray[np.float64]
 
-    def log_mean(self, floor: float) -> LogMean:
+    def log_mean(self, floor: float, *, reached: bool = True) -> LogMean:
         """The mean of the logarithm over the spectral measure of NᵀN at the probe.
 
         Args:
             floor: A lower bound on the spectrum, positive.
+            reached: Whether the spectrum is taken to go down to it. Where it is far below the
+                smallest Ritz value, Gauss-Radau stands its node where that value is on its way to
+                (see `_lower_end`): a lower bound but for what weight lies beneath.
 
         Returns:
             Its bracket, and the spread of the logarithms.
         """
-        alpha, beta = self._tridiagonal()
+        alpha, beta = self.tridiagonal()
+        node = floor if reached else max(floor, self._lower_end(alpha, beta))
         upper, square = _log_moments(alpha, beta, floor)
-        lower, lower_square = _log_moments(*self._with_node(alpha, beta, floor), floor)
+        lower, lower_square = _log_moments(*self.with_node(node), floor)
         variance = max(0.0, square - upper**2, lower_square - lower**2)
         return LogMean(min(lower, upper), upper, math.sqrt(variance))
 
-    def _tridiagonal(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    @staticmethod
+    def _lower_end(alpha: NDArray[np.float64], beta: NDArray[np.float64]) -> float:
+        """Where the smallest Ritz value will be when there are four times as many steps.
+
+        Its fall from half the steps to all of them goes on at the same rate, or to a quarter: over
+        heads of four depths the bracket held from 8 steps on, and the true end lay lower.
+
+        Returns:
+            The place; 0 where there are too few steps to tell.
+        """
+        half = len(alpha) // 2
+        if half < 2:
+            return 0.0
+        before = _smallest(alpha[:half], beta[: half - 1])
+        now = _smallest(alpha, beta)
+        return now * min(_QUARTER, (now / before) ** 2) if before > 0 else 0.0
+
+    def tridiagonal(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """BᵀB: its diagonal ``[m]`` and what is beside it ``[m − 1]``."""
         before = np.concatenate([[0.0], self.upper[:-1]])
         return self.diagonal**2 + before**2, self.diagonal[:-1] * self.upper[:-1]
 
-    def _with_node(
-        self, alpha: NDArray[np.float64], beta: NDArray[np.float64], node: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The tridiagonal one larger that has the node as an eigenvalue (Golub 1973)."""
+    def with_node(self, node: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The tridiagonal one larger that has the node as an eigenvalue (Golub 1973).
+
+        Args:
+            node: At or below the spectrum.
+
+        Returns:
+            Its diagonal ``[m + 1]`` and what is beside it ``[m]``.
+        """
+        alpha, beta = self.tridiagonal()
         # The last pivot of T − node: positive, as nodes lie above the floor, but for rounding.
         tiny = np.finfo(np.float64).eps * max(float(alpha.max()), np.finfo(np.float64).tiny)
         pivot = max(float(alpha[0]) - node, tiny)
@@ -73,6 +102,10 @@ class Bidiagonal:
             pivot = max(float(a) - node - float(b) ** 2 / pivot, tiny)
         last = float(self.diagonal[-1] * self.upper[-1])
         return np.append(alpha, node + last**2 / pivot), np.append(beta, last)
+
+
+def _smallest(alpha: NDArray[np.float64], beta: NDArray[np.float64]) -> float:
+    return float(eigvalsh_tridiagonal(alpha, beta, select="i", select_range=(0, 0))[0])
 
 
 def _log_moments(
@@ -153,7 +186,7 @@ def bidiagonalise(
     """
     n, d = probe.shape
     tiny = 8 * torch.finfo(probe.dtype).eps
-    v = probe / probe.norm(dim=1, keepdim=True)
+    v = probe / probe.norm(dim=1, keepdim=True).clamp_min(torch.finfo(probe.dtype).tiny)
     rights, lefts = _Basis(), _Basis()
     if reorthogonalise:
         rights.append(v)
