@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitdeploy.attacks.leakage import spectrum
+from splitdeploy.attacks.leakage import dense_spectrum
 from splitdeploy.attacks.leakage.curve import GainCurve, gain_curve
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
 from splitdeploy.attacks.leakage.lanczos import rademacher
@@ -92,7 +92,7 @@ def white_informations(j: HeadJacobian) -> Tensor:
 
 @pytest.fixture
 def no_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spectrum, "DENSE_LIMIT", 0)
+    monkeypatch.setattr(dense_spectrum, "DENSE_LIMIT", 0)
 
 
 @pytest.mark.usefixtures("no_matrices")

@@ -22,12 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from splitdeploy.attacks.leakage.dense_spectrum import dense_spectra
 from splitdeploy.attacks.leakage.exact import GAUSSIAN_ENTROPY
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
+from splitdeploy.attacks.leakage.lanczos_spectrum import lanczos_spectra
 from splitdeploy.attacks.leakage.mean_information import MeanWhitened
 from splitdeploy.attacks.leakage.prior import ImagePrior
 from splitdeploy.attacks.leakage.sides import Whitened
-from splitdeploy.attacks.leakage.spectrum import Spectrum, dense_spectra, lanczos_spectra
+from splitdeploy.attacks.leakage.spectrum import Spectrum
 from splitdeploy.profiles.errors import LeakageError
 from splitdeploy.profiles.report import Estimate
 
@@ -145,6 +147,7 @@ def gain_curve(
     probes: int = 1,
     seed: int = 0,
     deadline_s: float | None = None,
+    weakest: float | None = None,
 ) -> GainCurve:
     """Gain and FSInfo for every factor on the noise.
 
@@ -159,6 +162,8 @@ def gain_curve(
         seed: Of the probes.
         deadline_s: Seconds after which no further step begins, and within which matrices must be
             made if they are.
+        weakest: The least factor that will be asked for; quadrature may end once its bracket there
+            is narrow beside the probes' error. None makes all steps.
 
     Returns:
         The curve.
@@ -186,8 +191,9 @@ def gain_curve(
     if spectra is None:
         left = None if deadline_s is None else deadline_s - (time.perf_counter() - started)
         spectra = lanczos_spectra(
-            whitened, mean=mean, steps=steps, probes=probes, seed=seed, deadline_s=left
-        )
+            whitened, mean=mean, steps=steps, probes=probes, seed=seed, deadline_s=left,
+            weakest=weakest,
+        )  # fmt: skip
         method = "slq"
     d = jacobian.inputs
     shift = -prior.log_det() / (2 * d) - GAUSSIAN_ENTROPY

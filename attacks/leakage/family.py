@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from splitdeploy.attacks.leakage.curve import gain_curve
 from splitdeploy.attacks.leakage.exact import DENSE_LIMIT
 from splitdeploy.attacks.leakage.figures import NATS, figure, record_figures, sample_figures
 from splitdeploy.attacks.leakage.fsinfo import fsinfo
+from splitdeploy.attacks.leakage.jacobian import HeadJacobian
 from splitdeploy.attacks.leakage.measure import measure_leakage
-from splitdeploy.attacks.leakage.noise import Noise, ScaledNoise
+from splitdeploy.attacks.leakage.noise import Noise
 from splitdeploy.attacks.leakage.prior import ImagePrior
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.profiles.figure import Figure, ordered
@@ -122,7 +124,7 @@ def measure_curve(
     deadline_s: float | None = None,
     seed: int = 0,
 ) -> tuple[CurvePoint, ...]:
-    """Gain and FSInfo against the strength of the noise.
+    """Gain and FSInfo against the strength of the noise, from one decomposition.
 
     Args:
         head: From pixels, in eval mode.
@@ -131,25 +133,27 @@ def measure_curve(
         prior: What is taken as known of pictures.
         factors: On σ, positive.
         deadline_s: Seconds for all of it.
-        seed: Of the probes, the same at each point.
+        seed: Of the probes.
 
     Returns:
         A point for each factor.
     """
-    points = []
-    for factor in factors:
-        record = measure_leakage(
-            head,
-            pixels,
-            noise=ScaledNoise(noise, factor, f"times {factor:g}"),
-            prior=prior,
-            steps=STEPS,
-            relative_error=2 * RELATIVE_ERROR,
-            deadline_s=None if deadline_s is None else deadline_s / len(factors),
-            seed=seed,
-        )
-        points.append(CurvePoint(record.noise_sigma, record.gain, record.fsinfo))
-    return tuple(points)
+    jacobian = HeadJacobian(head, pixels)
+    level = noise.level(jacobian.tensors)
+    curve = gain_curve(
+        jacobian,
+        prior,
+        level.sigma,
+        mean=False,
+        steps=STEPS,
+        weakest=min(factors),
+        deadline_s=deadline_s,
+        seed=seed,
+    )
+    return tuple(
+        CurvePoint(factor * level.relative, curve.gain(factor), curve.fsinfo(factor))
+        for factor in factors
+    )
 
 
 def _paper(head: PixelHead, pixels: Tensor) -> Figure:

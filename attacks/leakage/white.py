@@ -7,6 +7,7 @@ from torch import Tensor
 
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
 from splitdeploy.attacks.leakage.prior import ImagePrior
+from splitdeploy.attacks.leakage.sides import Whitened
 
 
 def white_information(information: Tensor, prior: ImagePrior) -> Tensor:
@@ -52,3 +53,18 @@ def white_jacobian(jacobian: HeadJacobian, image: int, prior: ImagePrior, sigma:
     """
     rows = jacobian.vjps(image, torch.eye(jacobian.outputs).to(jacobian.features))
     return white_rows(rows.double() / sigma.double().unsqueeze(1), prior)
+
+
+def image_shares(whitened: Whitened, probe: Tensor) -> Tensor:
+    """G_x z = M_xᵀM_x z for each image x.
+
+    Args:
+        whitened: M but for C^½, of images side by side or above each other.
+        probe: z, ``[1, d]``.
+
+    Returns:
+        ``[n, d]``.
+    """
+    half = whitened.half
+    every = probe.expand(whitened.jacobian.images, -1)
+    return Whitened.pull(whitened, Whitened.push(whitened, every * half)) * half
