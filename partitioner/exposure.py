@@ -58,6 +58,13 @@ class _Job:
     run: Path
     sampled: Mapping[int, Sampled]
     caveats: tuple[str, ...]
+    ends_at: float
+
+    def hurried(self) -> _Job:
+        """The same with its first picture alone: what is left to do when the time is over."""
+        pixels = self.pixels[:1]
+        caveats = (*self.caveats, "one picture alone, for lack of time")
+        return replace(self, pixels=pixels, baseline=best_baseline(pixels), caveats=caveats)
 
 
 def expose_cuts(
@@ -98,7 +105,9 @@ def expose_cuts(
     reporter.stage("leakage and attacks", max(1, len(pending)))
     sampled = _sampled(plan, [plan.cuts[at] for at in pending], options, noise, prior, ends_at)
     caveats = repetition_caveats(noise_named(options.noise), options.queries)
-    job = _Job(plan, options, pixels, noise, prior, best_baseline(pixels), run, sampled, caveats)
+    job = _Job(
+        plan, options, pixels, noise, prior, best_baseline(pixels), run, sampled, caveats, ends_at
+    )
     for nth, place in enumerate(pending):
         cost = [rows[later].cut.head_macs + _PICTURE_COST for later in pending[nth:]]
         now = time.perf_counter()
@@ -155,8 +164,11 @@ def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutRep
     head = job.plan.pixel_head(cut)
     if head is None:
         raise AttackError(f"{job.plan.model.name} has no torch graph to take gradients from")
+    if time.perf_counter() > job.ends_at:
+        job = job.hurried()
     seed = job.options.seed
     seen = observe(job.plan, cut, row.cut, job.options.precision)
+    seen = [tensor[: len(job.pixels)] for tensor in seen]
     _check_twin(head, job.pixels, seen, job.options.precision)
     left_s = max(_SHORTEST_S, ends_at - time.perf_counter())
     leaked = privacy.leakage(

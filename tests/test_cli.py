@@ -141,7 +141,9 @@ def test_every_row_is_verified_priced_measured_and_attacked(run: tuple[Path, Out
         assert energy["total"] == pytest.approx(energy["compute"] + energy["radio"])
         assert row["uplink_bps_needed"] == row["payload_bytes"] * 8 * 30
         assert row["leakage"]["fsinfo"]["standard_error"] >= 0
-        assert row["leakage"]["images"] == 2
+        # On a machine that is busy with other things the budget may be over before the last cuts.
+        late = any("one picture alone" in note for note in row["leakage"]["notes"])
+        assert row["leakage"]["images"] == row["attacks"][0]["images"] == (1 if late else 2)
         assert not row["attacks"][0]["oracle"]
         assert row["baseline"]["ssim"] < 1
     sent = {row["name"]: row["payload_bytes"] for row in document["cuts"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from splitdeploy.partitioner.api import find_cuts
 from splitdeploy.partitioner.forward_pass import Samples, load_samples, sample_cuts
 from splitdeploy.partitioner.head_module import torch_head
 from splitdeploy.partitioner.models import LoadedModel, load_model
+from splitdeploy.partitioner.options import ProfileOptions
+from splitdeploy.partitioner.profile import profile
 from splitdeploy.profiles.cut import CLOUD_ONLY
 from splitdeploy.profiles.errors import LeakageError
 
@@ -194,3 +197,16 @@ def test_profile_reports_the_family_labels_and_queries(tmp_path: Path) -> None:
     page, table = (out / "report.html").read_text(), (out / "cuts.csv").read_text()
     assert "Leakage of each cut" in page and "R_c² share" in page and "any attacker" in page
     assert "distance_correlation_standard_error" in table.splitlines()[0]
+
+
+def test_when_the_budget_is_over_one_picture_must_do(tmp_path: Path) -> None:
+    options = ProfileOptions(
+        MODEL, weights="none", input_shape=SHAPE, cuts="act", image_count=2, budget_s=1.0
+    )
+    report = profile(options, tmp_path / "run", started=time.perf_counter() - 100)
+    for row in report.cuts:
+        assert row.leakage is not None and row.error is None
+        assert row.leakage.images == row.attacks[0].images == 1
+        assert {"one picture alone, for lack of time"} <= set(row.leakage.notes)
+        assert any("no figure of a pass forward" in note for note in row.leakage.notes)
+        assert {"gain", "dfil", "mse_van_trees"} <= {f.name for f in row.leakage.figures}
