@@ -14,7 +14,7 @@ from splitdeploy.profiles.units import parse_time_s
 
 if TYPE_CHECKING:
     from splitdeploy.partitioner.defence_judge import Verdict
-    from splitdeploy.partitioner.defend import DefendReport
+    from splitdeploy.partitioner.defend_report import DefendReport
 
 _UNKNOWN = "-"
 
@@ -117,7 +117,8 @@ def command(bundle: Path, **given: Any) -> None:
       splitdeploy defend bundle --target mse:0.02 --form shaped --queries 4
     """  # fmt: skip
     budget_s = parse_time_s(given["attack_budget"])
-    from splitdeploy.partitioner.defend import DefendOptions, defend, report_to_json
+    from splitdeploy.partitioner.defend import defend
+    from splitdeploy.partitioner.defend_report import DefendOptions, report_to_json
     from splitdeploy.partitioner.progress import bars
 
     options = DefendOptions(
@@ -155,7 +156,7 @@ def _show(report: DefendReport, *, markdown: bool) -> None:
     queries = "1 query" if report.queries == 1 else f"{report.queries} queries"
     measure = report.rows[0].utility.measure
     print_table(
-        f"{report.model} at {report.cut}: what leaks with {queries} a picture, and what it costs",
+        f"{report.model} at {report.cut}, {queries} a picture: leakage and its price",
         ["defence", "noise", "FSInfo", "MSE ≥", measure, "change"],
         [_price(row) for row in report.rows],
         markdown=markdown,
@@ -166,7 +167,7 @@ def _show(report: DefendReport, *, markdown: bool) -> None:
     names = list(dict.fromkeys(a.name for row in report.rows for a in row.attacks))
     baseline = f"{report.baseline.ssim:.3f} {report.baseline.psnr_db:5.1f}"
     print_table(
-        "what attackers who know the defence recover: SSIM, PSNR in dB",
+        "recovered by attackers who know the defence: SSIM, PSNR in dB",
         ["defence", *names],
         [
             *([row.name, *(_recovered(row, name) for name in names)] for row in report.rows),
@@ -187,9 +188,15 @@ def _price(row: Verdict) -> list[str]:
         _UNKNOWN if sigma is None else f"{sigma:.3g}",
         _fsinfo(row),
         _bound(row),
-        f"{used.after.value:.2f} [{low:.2f}, {high:.2f}]",
-        f"{used.change:+.2f} [{least:+.2f}, {most:+.2f}]",
+        f"{used.after.value:.2f} [{_short(low)},{_short(high)}]",
+        f"{used.change:+.2f} [{_short(least)},{_short(most)}]",
     ]
+
+
+def _short(share: float) -> str:
+    """Two digits without the zero before them, so that the table fits a terminal."""
+    text = f"{share:.2f}"
+    return text.replace("0.", ".", 1) if abs(share) < 0.995 else text
 
 
 def _fsinfo(row: Verdict) -> str:
