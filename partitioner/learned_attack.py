@@ -16,8 +16,10 @@ from splitdeploy.profiles.report import AttackRecord
 
 _THREAT = ThreatModel(weights=False, auxiliary_data=True, queries=True)
 _WIDTH = 32
-_EPOCHS = 30
+_MOST_EPOCHS = 30
 _BATCH = 64
+_TIMED_STEPS = 3
+"""Steps that tell how many there is time for, so that the learning rate comes down in it."""
 
 Seen = Callable[[Tensor, int], tuple[Tensor, ...]]
 """From pixels and the seed of noise to what the attacker makes of what is sent."""
@@ -34,39 +36,33 @@ def attack_by_network(
 ) -> AttackRecord:
     """Train a decoder on pairs of sent data and pictures, and let it decode the observation.
 
-    It is trained on what the defence sends, and so knows its noise by itself.
+    It is trained on what the defence sends, and so knows its noise by itself. As many passes are
+    made as there is time for, or one over a part of the pictures.
 
     Args:
         seen: What is sent for pictures of the attacker's own, with fresh noise.
         target: What was observed.
         auxiliary: The attacker's pictures, ``[m, c, h, w]`` on [0, 1]; none of the originals.
         originals: To judge by.
-        deadline_s: Seconds of training.
+        deadline_s: Seconds of training, about.
         seed: Of order and noise.
 
     Returns:
-        The row for the report; converged where all epochs were made.
+        The row for the report; converged where the most passes were made.
     """
     started = time.perf_counter()
-    shapes = [tuple(t.shape[1:]) for t in target.observation]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = InverseNetwork(shapes, target.image_shape, width=_WIDTH)
-    done = [0.0]
-    train_inverses(
-        lambda images, draw: [seen(images, int(torch.randint(1 << 31, (), generator=draw)))],
-        [network],
-        auxiliary,
-        epochs=_EPOCHS,
-        batch=min(_BATCH, len(auxiliary)),
-        seed=seed,
-        progress=lambda share: done.__setitem__(0, share),
-        deadline=lambda: time.perf_counter() - started > deadline_s,
-    )
-    quality = judge(invert(network.eval(), target.observation), originals)
+    batch = min(_BATCH, len(auxiliary))
+    few = auxiliary[: _TIMED_STEPS * batch]
+    _trained(seen, target, few, epochs=1, batch=batch, seed=seed)
+    step_s = (time.perf_counter() - started) / max(1, len(few) // batch)
+    steps = max(1, int((deadline_s - (time.perf_counter() - started)) / step_s))
+    kept = auxiliary[: min(len(auxiliary), steps * batch)]
+    epochs = max(1, min(_MOST_EPOCHS, steps // (len(kept) // batch)))
+    network = _trained(seen, target, kept, epochs=epochs, batch=batch, seed=seed)
+    quality = judge(invert(network, target.observation), originals)
     return AttackRecord(
         name="inverse-network",
-        preset=f"{len(auxiliary)} pictures",
+        preset=f"{len(kept)} pictures",
         threat_model=str(_THREAT),
         psnr_db=quality.psnr_db,
         ssim=quality.ssim,
@@ -74,6 +70,24 @@ def attack_by_network(
         ssim_ci95=quality.ssim_ci95,
         images=quality.images,
         seconds=time.perf_counter() - started,
-        converged=done[0] >= 1.0,
-        steps=round(done[0] * _EPOCHS * (len(auxiliary) // min(_BATCH, len(auxiliary)))),
+        converged=epochs == _MOST_EPOCHS,
+        steps=epochs * (len(kept) // batch),
     )
+
+
+def _trained(
+    seen: Seen, target: AttackTarget, pictures: Tensor, *, epochs: int, batch: int, seed: int
+) -> InverseNetwork:
+    shapes = [tuple(t.shape[1:]) for t in target.observation]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = InverseNetwork(shapes, target.image_shape, width=_WIDTH)
+    train_inverses(
+        lambda images, draw: [seen(images, int(torch.randint(1 << 31, (), generator=draw)))],
+        [network],
+        pictures,
+        epochs=epochs,
+        batch=batch,
+        seed=seed,
+    )
+    return network.eval()
