@@ -7,16 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import splitdeploy
 from splitdeploy.attacks.leakage.fsinfo import fsinfo
-from splitdeploy.attacks.leakage.jacobian import HeadJacobian
-from splitdeploy.attacks.leakage.mean_information import mean_gain
-from splitdeploy.attacks.leakage.noise import SnrNoise
-from splitdeploy.attacks.leakage.prior import GaussianPrior, PowerLaw, default_prior
-from splitdeploy.attacks.pixel_head import PixelHead
+from splitdeploy.attacks.leakage.prior import default_prior
 from splitdeploy.profiles.errors import LeakageError, UnknownNameError
 
 SIDE = 6
@@ -70,33 +65,6 @@ def test_bayesian_is_the_dense_determinant_of_the_mean(channels: int) -> None:
     found = fsinfo(head, x, noise_sigma=0.05, kind="bayesian", prior=PRIOR)
     assert found.value == pytest.approx(truth, abs=1e-9)
     assert (found.method, found.kind, found.dimensions) == ("cholesky", "bayesian", D)
-
-
-def test_quadrature_holds_the_dense_determinant_within_its_error() -> None:
-    head, x = curved(), images(1)  # one image: its error is of quadrature and probes alone
-    truth = dense_bayesian(jacobians(head, x), 0.05)
-    inside = 0
-    for seed in range(100):
-        found = fsinfo(
-            head, x, noise_sigma=0.05, kind="bayesian", method="slq", prior=PRIOR, seed=seed,
-            relative_error=0.1,
-        )  # fmt: skip
-        assert found.method == "slq"
-        inside += abs(found.value - truth) <= 2 * found.standard_error
-    assert inside >= 95
-
-
-@pytest.mark.parametrize("k", [20, 200])
-def test_the_gain_of_the_mean_is_the_mutual_information_of_a_linear_head(k: int) -> None:
-    head, a = linear(k)
-    sigma = 0.05
-    channel = torch.eye(k, dtype=torch.float64) + a @ covariance() @ a.T / sigma**2
-    information = float(torch.linalg.slogdet(channel).logabsdet) / 2
-    jacobian = HeadJacobian(PixelHead(head, (0.0,) * 3, (1.0,) * 3), images())
-    sigmas = torch.full((k,), sigma, dtype=torch.float64)
-    found = mean_gain(jacobian, PRIOR, sigmas)
-    assert D * found.estimate.value == pytest.approx(information, rel=1e-9)
-    assert found.estimate.standard_error < 1e-9  # every image has the same Jacobian
 
 
 def test_bayesian_bounds_the_mean_of_the_images_own_values() -> None:
@@ -154,94 +122,6 @@ def test_lost_rank_is_minus_infinity_and_told() -> None:
     assert (found.rank, found.dimensions, found.method) == (40, D, "rank")
     finite = fsinfo(linear(40)[0], images(), noise_sigma=0.1, kind="bayesian", prior=PRIOR)
     assert math.isfinite(finite.value) and finite.rank == 40
-
-
-def test_the_paper_s_kind_plus_ln_sigma_is_constant_and_its_default_is_a_tenth() -> None:
-    head, x = linear(200)[0], images()
-    constant = [fsinfo(head, x, noise_sigma=s, kind="paper").value + math.log(s) for s in (0.2, 5)]
-    assert constant[0] == pytest.approx(constant[1], abs=1e-6)
-    default = fsinfo(head, x, kind="paper")
-    assert default.value == pytest.approx(constant[0] - math.log(0.1), abs=1e-6)
-    j = jacobians(head, x)
-    diagonal = (j.square().sum(dim=1) / 0.01 + 1e-10).log().mean() / 2 - ENTROPY
-    assert default.value == pytest.approx(float(diagonal), abs=1e-9)
-    assert default.value >= fsinfo(head, x, noise_sigma=0.1).value  # Hadamard
-
-
-def test_n_queries_add_half_the_logarithm_of_n_in_each_direction_that_passes() -> None:
-    k, sigma = 30, 1e-5
-    head, _ = linear(k)
-    one = fsinfo(head, images(), noise_sigma=sigma, kind="bayesian", prior=PRIOR).value
-    # n fresh-noise queries: the information is n-fold, as if σ were smaller by √n.
-    many = fsinfo(head, images(), noise_sigma=sigma / 4, kind="bayesian", prior=PRIOR).value
-    assert many - one == pytest.approx(0.5 * math.log(16) * k / D, rel=1e-4)
-
-
-def test_rescaling_changes_nothing_under_a_noise_that_follows() -> None:
-    head = curved()
-
-    class Scaled(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return 123.4 * head(x)
-
-    for kind in ("exact", "bayesian"):
-        one, other = (
-            fsinfo(h, images(), noise_sigma=SnrNoise(30), kind=kind, prior=PRIOR).value
-            for h in (head, Scaled())
-        )
-        assert one == pytest.approx(other, abs=1e-9)
-
-
-def mixture() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """A Gaussian mixture inside [0, 1]: grid, density, and the score squared."""
-    x = np.linspace(0.0, 1.0, 2001)
-    parts = [
-        0.5 * np.exp(-((x - m) ** 2) / (2 * s**2)) / (s * math.sqrt(2 * math.pi))
-        for m, s in ((0.3, 0.06), (0.7, 0.06))
-    ]
-    density = parts[0] + parts[1]
-    slope = -parts[0] * (x - 0.3) / 0.06**2 - parts[1] * (x - 0.7) / 0.06**2
-    return x, density, (slope / density) ** 2
-
-
-@pytest.mark.parametrize("sigma", [0.02, 0.1, 0.5])
-@pytest.mark.parametrize("gain", [1.0, 3.0, 8.0])
-def test_one_dimensional_bounds_hold_by_quadrature(sigma: float, gain: float) -> None:
-    x, density, square = mixture()
-    dx = x[1] - x[0]
-    information = float((density * square).sum() * dx)
-    z = np.linspace(-1 - 5 * sigma, 1 + 5 * sigma, 2001)
-    dz = z[1] - z[0]
-    sent = np.tanh(gain * (x - 0.5))
-    likelihood = np.exp(-((z[:, None] - sent) ** 2) / (2 * sigma**2)) / (
-        sigma * math.sqrt(2 * math.pi)
-    )
-    joint = likelihood * density * dx
-    evidence = joint.sum(axis=1)
-    mean = (joint @ x) / np.maximum(evidence, 1e-300)
-    mmse = float(((joint @ x**2) - evidence * mean**2).sum() * dz)
-    entropy_x = -float((density * np.log(density)).sum() * dx)
-    entropy_z = -float((evidence * np.log(np.maximum(evidence, 1e-300))).sum() * dz)
-    mutual = entropy_z - 0.5 * math.log(2 * math.pi * math.e * sigma**2)
-
-    class Squash(nn.Module):
-        def forward(self, pixels: Tensor) -> Tensor:
-            return torch.tanh(gain * (pixels - 0.5))
-
-    # The prior enters by its information alone: a Gaussian of the same one stands for it.
-    smoothing = 1e-6
-    variance = 1.0 / information
-    law = PowerLaw((3.0 * (variance - smoothing**2) * 0.25**2,) * 3, (2.0,) * 3, "mixture")
-    prior = GaussianPrior((1, 1, 1), law, smoothing=smoothing)
-    assert float(prior.variance) == pytest.approx(variance)
-    cumulative = np.cumsum(density) * dx
-    points = np.interp((np.arange(4000) + 0.5) / 4000, cumulative, x)  # equal shares of the mass
-    pixels = torch.from_numpy(points).view(-1, 1, 1, 1)
-    found = fsinfo(Squash(), pixels, noise_sigma=sigma, kind="bayesian", prior=prior)
-    tolerance = 1e-3  # of the grids
-    assert found.value >= -(entropy_x - mutual) - tolerance
-    assert mmse >= math.exp(-2 * found.value) / (2 * math.pi * math.e) - tolerance * mmse
-    assert mutual <= entropy_x + found.value + tolerance
 
 
 def test_a_plain_module_is_neither_moved_nor_changed() -> None:

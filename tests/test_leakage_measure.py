@@ -137,28 +137,6 @@ def test_rescaling_the_smashed_data_changes_nothing(noise: Noise) -> None:
     assert other.dfil.value == pytest.approx(one.dfil.value, rel=1e-6)
 
 
-def test_ordering_of_the_bounds() -> None:
-    head, a = linear(200)
-    jacobian = HeadJacobian(head, pixels(1))
-    sigma = 0.1
-    exact = exact_fsinfo(jacobian, torch.full((200,), sigma, dtype=torch.float64)).values[0]
-    diagonal = paper_fsinfo(jacobian, variance=sigma**2)[0]
-    information = a.T @ a / sigma**2
-
-    def bound(fsinfo: float) -> float:
-        return math.exp(-2 * fsinfo) / (2 * math.pi * math.e)
-
-    log_det = float(torch.linalg.slogdet(information).logabsdet)
-    assert bound(exact) == pytest.approx(math.exp(-log_det / D), rel=1e-9)
-    chain = [
-        float(torch.linalg.inv(information).trace()) / D,
-        bound(exact),
-        bound(diagonal),
-        D / float(information.trace()),
-    ]
-    assert chain == sorted(chain, reverse=True)
-
-
 def test_the_published_figure_moves_with_a_noise_that_nobody_adds() -> None:
     jacobian = HeadJacobian(convolutional(), pixels())
     # A ReLU head leaves pixels out, whose 1e-10 stays; the linear one shows FSInfo + ln σ constant.
