@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from splitdeploy.attacks.leakage import dense_gain as dense_gain_module
 from splitdeploy.attacks.leakage.exact import exact_fsinfo, paper_fsinfo
 from splitdeploy.attacks.leakage.fsinfo import fsinfo
 from splitdeploy.attacks.leakage.gain import Gain, measure_gain
@@ -237,12 +238,23 @@ def test_the_mean_s_determinant_is_there_when_asked_for() -> None:
     assert found.bayesian_fsinfo.value > found.fsinfo.value - 2 * found.fsinfo.standard_error
 
 
-def test_steps_end_where_the_error_is_as_small_as_asked() -> None:
+def test_steps_end_where_the_error_is_as_small_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense_gain_module, "DENSE_LIMIT", 0)
     head = convolutional()
     found = measure_leakage(
         head, pixels(), noise=SnrNoise(30), prior=PRIOR, steps=100, probes=500, relative_error=0.02
     )
-    assert found.steps < 100 and not any("lack of time" in note for note in found.notes)
+    assert 0 < found.steps < 100 and not any("lack of time" in note for note in found.notes)
+
+
+def test_small_pictures_have_no_error_of_probes_where_an_error_is_asked_for() -> None:
+    head = convolutional()
+    found = measure_leakage(head, pixels(), noise=SnrNoise(30), prior=PRIOR, relative_error=0.01)
+    jacobian = HeadJacobian(head, pixels())
+    truth = dense_gain(jacobian, SnrNoise(30).level(jacobian.tensors).sigma)
+    assert found.steps == 0
+    assert found.gain.value == pytest.approx(sum(truth) / 2, rel=1e-9)
+    assert found.gain.standard_error == pytest.approx(abs(truth[0] - truth[1]) / 2, rel=1e-6)
 
 
 def test_one_image_has_the_error_of_its_probe() -> None:
