@@ -26,6 +26,7 @@ from splitdeploy.attacks.leakage.score_prior import (
     RingInformation,
     ScorePrior,
     digest,
+    explained_noise,
     fit_score_prior,
     measure_information,
 )
@@ -151,6 +152,32 @@ def test_a_network_that_falls_short_tells_too_little_never_too_much() -> None:
     assert wild.mean.value < poor.mean.value
     prior = ScorePrior((1, 4, 4), smoothing, wild, Origin("", 64, 1, 2, 0))
     assert bool((prior.variance <= over_rings_back(prior) + 1e-12).all())
+
+
+def test_little_noise_is_bounded_by_what_is_known_under_more() -> None:
+    smoothing = 0.02
+    network, _ = train_predictor(two_grey_levels(320), smoothing=smoothing, epochs=6, seed=0)
+    assert network.levels == pytest.approx((0.02, 0.04, 0.08, 0.16))
+    held_out = two_grey_levels()[400:]
+    found = measure_information(network, held_out)
+    alone = explained_noise(network, held_out, smoothing).mean(dim=0)
+    assert bool((found.information >= alone - 2 * found.standard_error).all())
+    prior = ScorePrior((1, 4, 4), smoothing, found, Origin("", 320, 6, 60, 0))
+    for place, level in enumerate(network.levels[1:], start=1):
+        # Smoothed pictures, sent with noise of variance t² − s²: what a denoiser makes of them.
+        square = level**2 - smoothing**2
+        size = torch.bincount(frequency_rings((1, 4, 4))).double()
+        each = explained_noise(network, held_out, level, seed=place) @ size / 16
+        error = square * (1 - square * float(each.mean()))
+        spread = square**2 * float(each.std()) / math.sqrt(len(each))
+        bound = float((1.0 / (1.0 / prior.variance + 1.0 / square)).mean())
+        assert bound <= error + 3 * spread
+    # Gaussian pictures have equality, whatever the level: 1/(v + t²) becomes 1/(v + s²).
+    pictures, variance, _ = gaussian_field(300, smoothing)
+    network, _ = train_predictor(pictures[:100], smoothing=smoothing, epochs=1, seed=0)
+    every = measure_information(network, pictures[100:])
+    truth = float((1.0 / variance).mean())
+    assert abs(every.mean.value - truth) <= 4 * every.mean.standard_error + 0.05 * truth
 
 
 def test_entropy_lies_between_its_bounds() -> None:

@@ -1,9 +1,10 @@
-"""A small network that tells the noise in a smoothed picture, for denoising score matching.
+"""A small network that tells the noise in smoothed pictures, for denoising score matching.
 
-With y = x + s·n, n ~ N(0, 1), the least-squares prediction of n from y is −s times the score
-∇ln p_s(y) of the smoothed pictures (Vincent 2011, "A connection between score matching and
+With y = x + t·n, n ~ N(0, 1), the least-squares prediction of n from y is −t times the score
+∇ln p_t(y) of the smoothed pictures (Vincent 2011, "A connection between score matching and
 denoising autoencoders"; Miyasawa 1961, Robbins 1956). The prediction here is that of a Gaussian
-model of the same variances, which is linear, plus what a convolutional network adds to it.
+model of the same variances, which is linear, plus what a convolutional network adds to it. One
+network serves every t from the declared smoothing s upwards.
 """
 
 from __future__ import annotations
@@ -27,22 +28,28 @@ _BATCH, _LEARNING_RATE, _WARM_UP = 32, 2e-3, 0.02
 _PATCH = 64
 """Larger pictures are trained on in crops: the network sees 33 pixels around at most."""
 
+_COARSEST = 0.3
+"""In pixel units; noise beyond leaves little of a picture on [0, 1] that is not Gaussian."""
+
 _UNSHUFFLED_FROM = 16
 """From such a side on the network works at half the resolution (FFDNet, Zhang et al. 2018)."""
 
 
 class NoisePredictor(nn.Module):
-    """From smoothed pictures y = x + s·n to a prediction of n.
+    """From smoothed pictures y = x + t·n to a prediction of n.
 
     Args:
         shape: ``(c, h, w)``.
         mean: ``[c]``: of the pictures.
-        variance: ``[c, h, w]``: of each coefficient (see `ImagePrior`) of the pictures, smoothed.
-        smoothing: s.
+        variance: ``[c, h, w]``: of each coefficient (see `ImagePrior`) of the pictures.
+        smoothing: s, the least t.
+
+    Attributes:
+        levels: s, 2s, 4s and so on, up to about 0.3: where information is measured.
     """
 
     mean: Tensor
-    deviation: Tensor
+    variance: Tensor
 
     def __init__(
         self, shape: tuple[int, int, int], mean: Tensor, variance: Tensor, smoothing: float
@@ -50,33 +57,38 @@ class NoisePredictor(nn.Module):
         super().__init__()
         self.smoothing = smoothing
         self.register_buffer("mean", mean.float().view(1, -1, 1, 1))
-        self.register_buffer("deviation", variance.sqrt().float())
+        self.register_buffer("variance", variance.float())
         self._transform = Transform(shape, self.mean)
-        contrast = float(variance.mean().sqrt())
-        self._contrast = max(contrast, smoothing)
+        self._contrast = math.sqrt(float(variance.mean()) + smoothing**2)
+        doublings = max(0, math.floor(math.log2(_COARSEST / smoothing)))
+        self.levels = tuple(smoothing * 2.0**i for i in range(doublings + 1))
         self.correction = _convolutions(shape)
 
-    def forward(self, y: Tensor) -> Tensor:
-        """The noise, ``[n, c, h, w]``, in units of s."""
-        linear, seen = self.prepare(y)
+    def forward(self, y: Tensor, level: Tensor) -> Tensor:
+        """The noise, ``[n, c, h, w]``, in units of t, for smoothings t ``[n]``."""
+        linear, seen = self.prepare(y, level)
         out: Tensor = linear + self.correction(seen)
         return out
 
-    def prepare(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def prepare(self, y: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """The Gaussian model's prediction, and what the network sees.
 
         Args:
             y: Smoothed pictures, ``[n, c, h, w]``.
+            level: t of each, ``[n]``.
 
         Returns:
             The linear prediction ``[n, c, h, w]``; the pictures, whitened and as they are, at unit
-            variance, ``[n, 2c, h, w]``.
+            variance, and how strong the noise is, ``[n, 2c + 1, h, w]``.
         """
+        t = level.view(-1, 1, 1, 1)
+        deviation = (self.variance + t**2).sqrt()
         centred = y - self.mean
-        white = self._transform.forward(centred.flatten(1)) / self.deviation
-        linear = self._transform.inverse(white * (self.smoothing / self.deviation)).view_as(y)
+        white = self._transform.forward(centred.flatten(1)) / deviation
+        linear = self._transform.inverse(white * (t / deviation)).view_as(y)
         whitened = self._transform.inverse(white).view_as(y)
-        return linear, torch.cat([whitened, centred / self._contrast], dim=1)
+        strength = (t / self.smoothing).log2().expand(-1, 1, *y.shape[2:]) / len(self.levels)
+        return linear, torch.cat([whitened, centred / self._contrast, strength], dim=1)
 
 
 class _Residual(nn.Module):
@@ -101,7 +113,9 @@ def train_predictor(
     progress: Progress | None = None,
     deadline_s: float | None = None,
 ) -> tuple[NoisePredictor, int]:
-    """Fit a network to pictures under one smoothing, by Adam with a cosine schedule.
+    """Fit a network to pictures under smoothings from s upwards, by Adam with a cosine schedule.
+
+    Half of what it is shown has s itself, the rest is spread evenly over the logarithm.
 
     Args:
         images: ``[n, c, h, w]`` float32 on [0, 1].
@@ -120,7 +134,7 @@ def train_predictor(
         torch.manual_seed(seed)
         shape = (images.shape[1], images.shape[2], images.shape[3])
         mean = images.mean(dim=(0, 2, 3)).double()
-        network = NoisePredictor(shape, mean, ring_variance(images, mean, smoothing), smoothing)
+        network = NoisePredictor(shape, mean, ring_variance(images, mean), smoothing)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE)
     started, steps = time.perf_counter(), 0
     total = epochs * math.ceil(len(images) / _BATCH)
@@ -140,13 +154,12 @@ def train_predictor(
     return network.eval(), steps
 
 
-def ring_variance(images: Tensor, mean: Tensor, smoothing: float) -> Tensor:
-    """The variance of smoothed pictures' coefficients, averaged over rings of equal frequency.
+def ring_variance(images: Tensor, mean: Tensor) -> Tensor:
+    """The variance of pictures' coefficients, averaged over rings of equal frequency.
 
     Args:
         images: ``[n, c, h, w]``.
         mean: ``[c]``: about which it is taken.
-        smoothing: s.
 
     Returns:
         ``[c, h, w]`` float64.
@@ -160,7 +173,7 @@ def ring_variance(images: Tensor, mean: Tensor, smoothing: float) -> Tensor:
     size = torch.bincount(ring)
     means = torch.zeros(len(size), dtype=torch.float64).index_add_(0, ring, power.flatten())
     means /= size.clamp_min(1) * len(images)
-    return means[ring].view(shape) + smoothing**2
+    return means[ring].view(shape)
 
 
 def _step(
@@ -169,8 +182,11 @@ def _step(
     optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> float:
+    n, top = len(pictures), math.log2(network.levels[-1] / network.smoothing)
+    octaves = top * (2 * torch.rand(n, generator=generator) - 1).clamp_min(0.0)
+    level = network.smoothing * torch.exp2(octaves)
     noise = torch.randn(pictures.shape, generator=generator)
-    linear, seen = network.prepare(pictures + network.smoothing * noise)
+    linear, seen = network.prepare(pictures + level.view(-1, 1, 1, 1) * noise, level)
     linear, seen, noise = _crop((linear, seen, noise), generator)
     loss = (linear + network.correction(seen) - noise).square().mean()
     optimiser.zero_grad()
@@ -205,7 +221,7 @@ def _convolutions(shape: tuple[int, int, int]) -> nn.Sequential:
     nn.init.zeros_(torch.as_tensor(last.bias))
     return nn.Sequential(
         nn.PixelUnshuffle(fold),
-        nn.Conv2d(2 * c * fold**2, _WIDTH, 3, padding=1),
+        nn.Conv2d((2 * c + 1) * fold**2, _WIDTH, 3, padding=1),
         *(_Residual() for _ in range(_BLOCKS)),
         nn.SiLU(),
         last,

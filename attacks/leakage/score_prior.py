@@ -13,7 +13,17 @@ Any predictor ν(y) of the noise, on pictures that it was not trained on, has
 with equality for the best one. This is what is estimated, with its standard error over pictures:
 the mean square of the network's own output, which is the obvious estimate, may err either way. So
 a network that falls short makes J too SMALL, error bounds too HIGH and FSInfo too LOW: a learned
-prior makes them estimates, the better the network the lower the bounds. What always holds is
+prior makes them estimates, the better the network the lower the bounds.
+
+Little noise is the hardest to tell. But Fisher information under more, t > s, bounds it too: by
+Stam's inequality J_t⁻¹ ⪰ J_s⁻¹ + (t² − s²)·1, whence, as x/(1 − ax) is convex,
+
+    (J_s)_ii ≥ (J_t)_ii/(1 − (t² − s²)·(J_t)_ii),
+
+and the level that bounds a ring best stands for it. With J_s so, no denoiser of that level is below
+the van Trees bound for pictures sent with noise of variance t² − s².
+
+What always holds is
 1/C_ii ≤ J_ii ≤ 1/s² (a Gaussian has the least information of all of its covariance; smoothing
 limits it): below, the estimate is cut off there; above, J = 1/s² is what to take for bounds that no
 picture breaks, which no finite number of pictures can better.
@@ -30,7 +40,12 @@ from torch import Tensor
 
 from splitdeploy.attacks.leakage.exact import GAUSSIAN_ENTROPY
 from splitdeploy.attacks.leakage.prior import SMOOTHING, ImagePrior, Transform
-from splitdeploy.attacks.leakage.score_network import NoisePredictor, Progress, train_predictor
+from splitdeploy.attacks.leakage.score_network import (
+    NoisePredictor,
+    Progress,
+    ring_variance,
+    train_predictor,
+)
 from splitdeploy.attacks.leakage.sides import frequency_rings
 from splitdeploy.profiles.errors import LeakageError
 from splitdeploy.profiles.report import Estimate
@@ -40,7 +55,10 @@ FEWEST_IMAGES = 32
 """With fewer there is too little to hold out."""
 
 _HELD_OUT, _MOST_HELD_OUT = 0.2, 1000
-_DRAWS, _BATCH = 4, 32
+_DRAWS, _BATCH = 2, 32
+
+_SURE = 2.0
+"""Standard errors below its estimate at which a bound is compared with others."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +202,6 @@ def measure_information(
 ) -> RingInformation:
     """The Fisher information of pictures by a predictor of noise, from below, ring by ring.
 
-    Noise is drawn in pairs n and −n: what the prediction owes to the picture then cancels in the
-    mean of n·ν, which is most of its variance where s is small beside the pictures' contrast. What
-    the linear part a·n of ν has of n² is replaced by its mean, 1.
-
     Args:
         network: Trained on other pictures.
         images: ``[n, c, h, w]`` on [0, 1], at least 2.
@@ -202,37 +216,90 @@ def measure_information(
     pictures, s = _checked(images, network.smoothing), network.smoothing
     if len(pictures) < 2:
         raise LeakageError(f"expected at least 2 pictures held out, got {len(pictures)}")
-    shape = (pictures.shape[1], pictures.shape[2], pictures.shape[3])
-    transform, ring = Transform(shape, pictures), frequency_rings(shape)
+    ring = frequency_rings((pictures.shape[1], pictures.shape[2], pictures.shape[3]))
+    size = torch.bincount(ring)
+    best = torch.full((len(size),), -math.inf, dtype=torch.float64)
+    each = torch.zeros(len(pictures), len(size), dtype=torch.float64)
+    for place, level in enumerate(network.levels):
+        found = explained_noise(network, pictures, level, seed=seed + place)
+        lifted, error = _lift(found, level**2 - s**2)
+        # The surest bound, not the largest: chance would choose among noisy ones.
+        better = lifted.mean(dim=0) - _SURE * error > best
+        best = torch.where(better, lifted.mean(dim=0) - _SURE * error, best)
+        each = torch.where(better, lifted, each)
+    means = each @ size.double() / size.sum()
+    root = math.sqrt(len(each))
+    variance = ring_variance(pictures, network.mean.flatten().double()).flatten() + s**2
+    sums = torch.zeros(len(size), dtype=torch.float64).index_add_(0, ring, variance)
+    return RingInformation(
+        each.mean(dim=0),
+        each.std(dim=0) / root,
+        sums / size.clamp_min(1),
+        Estimate(float(means.mean()), float(means.std()) / root),
+        len(each),
+    )
+
+
+def explained_noise(
+    network: NoisePredictor, images: Tensor, level: float, *, seed: int = 0
+) -> Tensor:
+    """E[2·n_i·ν_i − ν_i²]/t² for each picture, averaged over rings: information under noise t.
+
+    Noise is drawn in pairs n and −n: what the prediction owes to the picture then cancels in the
+    mean of n·ν, which is most of its variance where t is small beside the pictures' contrast. What
+    the linear part a·n of ν has of n² is replaced by its mean, 1.
+
+    Args:
+        network: Trained on other pictures.
+        images: ``[n, c, h, w]`` float32 on [0, 1].
+        level: t.
+        seed: Of the noise.
+
+    Returns:
+        ``[n, rings]`` float64. A denoiser by this network has the error t²(1 − t²·that).
+    """
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    transform, ring = Transform(shape, images), frequency_rings(shape)
     size = torch.bincount(ring)
     generator = torch.Generator().manual_seed(seed)
-    linear = (s / network.deviation).square()
+    linear = level**2 / (network.variance + level**2)
     of_square = 2 * linear - linear.square()
-    found, variance = [], torch.zeros(len(size), dtype=torch.float64)
-
-    def over_rings(coefficients: Tensor) -> Tensor:
-        sums = torch.zeros(len(coefficients), len(size), dtype=torch.float64)
-        return sums.index_add_(1, ring, coefficients.flatten(1).double()) / size.clamp_min(1)
-
+    found = []
     with torch.no_grad():
-        for part in torch.split(pictures, _BATCH):
-            centred = transform.forward((part - network.mean).flatten(1))
-            variance += over_rings(centred.square()).sum(dim=0) / len(pictures)
+        for part in torch.split(images, _BATCH):
+            levels = torch.full((len(part),), level)
             explained = torch.zeros(len(part), len(size), dtype=torch.float64)
             for _ in range(_DRAWS):
                 noise = torch.randn(part.shape, generator=generator)
                 n = transform.forward(noise.flatten(1))
-                plus = transform.forward(network(part + s * noise).flatten(1))
-                minus = transform.forward(network(part - s * noise).flatten(1))
+                plus = transform.forward(network(part + level * noise, levels).flatten(1))
+                minus = transform.forward(network(part - level * noise, levels).flatten(1))
                 both = n * (plus - minus) - (plus.square() + minus.square()) / 2
                 both -= of_square * (n.square() - 1.0)
-                explained += over_rings(both) / _DRAWS
-            found.append(explained / s**2)
-    each = torch.cat(found)
-    error = each.std(dim=0) / math.sqrt(len(each))
-    means = each @ size.double() / size.sum()
-    mean = Estimate(float(means.mean()), float(means.std()) / math.sqrt(len(each)))
-    return RingInformation(each.mean(dim=0), error, variance + s**2 * (size > 0), mean, len(each))
+                explained.index_add_(1, ring, both.flatten(1).double() / _DRAWS)
+            found.append(explained / size.clamp_min(1) / level**2)
+    return torch.cat(found)
+
+
+def _lift(found: Tensor, more: float) -> tuple[Tensor, Tensor]:
+    """From noise of a variance larger by so much down to s: x/(1 − more·x), linear about the mean.
+
+    Args:
+        found: ``[n, rings]``: information of each picture.
+        more: t² − s².
+
+    Returns:
+        ``[n, rings]``; the standard error of its mean, ``[rings]``, infinite where the mean is
+        beyond what the noise allows.
+    """
+    mean = found.mean(dim=0)
+    left = 1.0 - more * mean
+    slope = torch.where(left > 0, left.square().reciprocal(), math.inf)
+    error = slope * found.std(dim=0) / math.sqrt(len(found))
+    finite = torch.where(left > 0, slope, 0.0)
+    return torch.where(left > 0, mean / left, 0.0) + finite * (found - mean), error.nan_to_num(
+        nan=0.0, posinf=math.inf
+    )
 
 
 def digest(images: Tensor) -> str:
