@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.integrate import trapezoid
 from torch import Tensor, nn
 
 from splitdeploy.attacks.leakage.family import measure_family
@@ -87,8 +88,8 @@ def information_of_mixture(centres: float, deviation: float) -> tuple[float, flo
     density = (parts[0] + parts[1]) / (2 * deviation * math.sqrt(2 * math.pi))
     score = np.gradient(np.log(density), x)
     return (
-        float(np.trapezoid(density * score**2, x)),
-        float(-np.trapezoid(density * np.log(density), x)),
+        float(trapezoid(density * score**2, x)),
+        float(-trapezoid(density * np.log(density), x)),
     )
 
 
