@@ -24,7 +24,7 @@ _TIGHT = 0.1
 
 _QUADRATURE_SHARE, _PROBE_SHARE = 0.5, 0.85
 """What of a relative error each may have, in squares together 1: a few more steps halve the
-quadrature's, the probes' takes four times as many."""
+quadrature's, the probes' takes four times as many. What these leave, the quadrature has too."""
 
 _FEW_OUTPUTS = 1 / 8
 """With fewer smashed-data elements, as a share of the pixels, the output side wins (measured)."""
@@ -82,8 +82,9 @@ def measure_gain(
 ) -> Gain:
     """The gain of each image, by quadrature on the side that promises the narrower bracket.
 
-    With a relative error to reach, steps go on until the bracket's half-width over √3 is within its
-    share of it, or the bracket is narrow beside the probes' error; probes until theirs is.
+    With a relative error to reach, steps go on until the bracket's half-width over √3 is within
+    what the probes will leave of it, or narrow beside their error; probes until theirs is within
+    its share.
 
     Args:
         whitened: The head's Jacobian in white coordinates.
@@ -127,8 +128,16 @@ def measure_gain(
             return False
         lower = base + size * np.array([log.lower for log in logs])
         upper = np.minimum(base + size * np.array([log.upper for log in logs]), 2 * d * ceiling)
-        allowed = _QUADRATURE_SHARE * relative_error * (upper + lower)
-        return bool(np.all((upper - lower) / math.sqrt(3.0) <= allowed))
+        middle = np.maximum((upper + lower) / 2, 0.0)
+        errors = [log.probe_error(max(int(m), 1)) for log, m in zip(logs, size, strict=True)]
+        random = np.divide(
+            size * np.array(errors), middle, out=np.zeros_like(middle), where=middle > 0
+        )
+        # What as many probes as it takes will leave of the error is the quadrature's.
+        count = np.clip(np.ceil((random / (_PROBE_SHARE * relative_error)) ** 2), 1, probes)
+        left = relative_error**2 - random**2 / count.max()
+        allowed = np.sqrt(np.maximum(left, (_QUADRATURE_SHARE * relative_error) ** 2))
+        return bool(np.all((upper - lower) / 2 / math.sqrt(3.0) <= allowed * middle))
 
     for i in range(probes):
         started = time.perf_counter()
