@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from splitdeploy.attacks.leakage.family import measure_family
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
 from splitdeploy.attacks.leakage.mean_information import MeanWhitened
 from splitdeploy.attacks.leakage.measure import mse_lower_bound
+from splitdeploy.attacks.leakage.noise import FixedNoise
 from splitdeploy.attacks.leakage.posterior_error import posterior_error
 from splitdeploy.attacks.leakage.prior import ImagePrior, default_prior
 from splitdeploy.attacks.leakage.sides import Whitened
@@ -82,3 +84,28 @@ def test_without_information_the_priors_variance_is_left() -> None:
     prior = default_prior(SHAPE)
     found = posterior_error(Whitened(jacobian, prior, sigma, seed=0))
     assert torch.allclose(found.value, prior.variance.mean(), rtol=1e-6)
+
+
+def test_stands_in_the_family_where_a_linear_head_has_it_equal_to_van_trees() -> None:
+    torch.manual_seed(3)
+    head = double_head(nn.Conv2d(3, 6, 3, padding=1, stride=2))
+    pixels = torch.rand(3, *SHAPE, dtype=torch.float64)
+    family = measure_family(head, pixels, noise=FixedNoise(0.05), prior=default_prior(SHAPE))
+    figures = {figure.name: figure for figure in family.figures}
+    own, bound = figures["posterior_error"], figures["mse_van_trees_whole"]
+    assert (own.binds, bound.binds) == ("", "any")
+    assert bound.standard_error is not None
+    assert abs(own.value - bound.value) < 4 * bound.standard_error + 0.05 * bound.value
+
+
+def test_a_deadline_leaves_a_bracket_that_holds() -> None:
+    torch.manual_seed(1)
+    head = double_head(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 3, stride=2))
+    jacobian = HeadJacobian(head, torch.rand(2, *SHAPE, dtype=torch.float64))
+    sigma = torch.full((jacobian.outputs,), 0.05, dtype=torch.float64)
+    whitened = Whitened(jacobian, default_prior(SHAPE), sigma, seed=0)
+    cut_short = posterior_error(whitened, probes=1, deadline_s=1e-9)
+    whole = posterior_error(whitened, probes=1, steps=200, tolerance=1e-6)
+    assert bool((cut_short.lower <= whole.upper).all())
+    assert bool((whole.lower <= cut_short.upper).all())
+    assert bool((cut_short.upper - cut_short.lower > whole.upper - whole.lower).all())

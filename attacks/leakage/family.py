@@ -10,7 +10,13 @@ from torch import Tensor
 
 from splitdeploy.attacks.leakage.curve import gain_curve
 from splitdeploy.attacks.leakage.exact import DENSE_LIMIT
-from splitdeploy.attacks.leakage.figures import NATS, figure, record_figures, sample_figures
+from splitdeploy.attacks.leakage.figures import (
+    NATS,
+    figure,
+    posterior_figures,
+    record_figures,
+    sample_figures,
+)
 from splitdeploy.attacks.leakage.fsinfo import fsinfo
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
 from splitdeploy.attacks.leakage.measure import measure_leakage
@@ -79,7 +85,8 @@ def measure_family(
         prior: What is taken as known of pictures, of the same shape.
         samples: More pictures, for the figures that need one pass forward; None for the same.
         labels: ``[n]`` int64: the class of each of those, or None.
-        deadline_s: Seconds for the two quadratures together; what else there is comes on top.
+        deadline_s: Seconds for the two quadratures and the solves together; what else there is
+            comes on top.
         seed: Of the probes.
 
     Returns:
@@ -93,11 +100,15 @@ def measure_family(
         steps=STEPS,
         probes=PROBES,
         relative_error=RELATIVE_ERROR,
-        deadline_s=None if deadline_s is None else deadline_s / 2,
+        deadline_s=None if deadline_s is None else deadline_s / 3,
         bayesian=True,
         seed=seed,
     )
     figures, notes = [*record_figures(record, prior)], [*record.notes]
+    figures += posterior_figures(
+        head, pixels, noise=noise, prior=prior, seed=seed,
+        deadline_s=None if deadline_s is None else deadline_s / 3,
+    )  # fmt: skip
     if prior.entropy is None:
         notes.append(_ENTROPY_NOTE)
     if record.dimensions <= DENSE_LIMIT:

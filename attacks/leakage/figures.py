@@ -22,14 +22,23 @@ from splitdeploy.attacks.leakage.error_bounds import (
     from_information,
     from_van_trees,
 )
+from splitdeploy.attacks.leakage.jacobian import HeadJacobian
+from splitdeploy.attacks.leakage.mean_information import MeanWhitened
 from splitdeploy.attacks.leakage.mutual_information import covariance_bound
+from splitdeploy.attacks.leakage.noise import Noise
+from splitdeploy.attacks.leakage.posterior_error import posterior_error
 from splitdeploy.attacks.leakage.prior import ImagePrior
+from splitdeploy.attacks.leakage.sides import Whitened
+from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.profiles.errors import LeakageError
 from splitdeploy.profiles.figure import Figure
 from splitdeploy.profiles.report import UNCOMPUTED, Estimate, LeakageRecord
 
 NATS, MSE = "nats/d", "MSE"
 _PRIOR = "prior"
+
+_SOLVE_STEPS = 200
+"""Of conjugate gradients, where there is time."""
 
 
 def record_figures(record: LeakageRecord, prior: ImagePrior) -> tuple[Figure, ...]:
@@ -88,6 +97,57 @@ def _record_bounds(record: LeakageRecord) -> Iterator[ErrorBound]:
         yield from_bayesian(record.bayesian_fsinfo)
     if record.mse_lower_bound is not None:
         yield from_van_trees(record.mse_lower_bound)
+
+
+def posterior_figures(
+    head: PixelHead,
+    pixels: Tensor,
+    *,
+    noise: Noise,
+    prior: ImagePrior,
+    deadline_s: float | None = None,
+    seed: int = 0,
+) -> tuple[Figure, ...]:
+    """How well a picture is pinned down, and van Trees' bound by the whole matrix.
+
+    Args:
+        head: From pixels, in eval mode.
+        pixels: ``[n, c, h, w]`` on [0, 1].
+        noise: What the smashed data carries.
+        prior: What is taken as known of pictures, of the same shape.
+        deadline_s: Seconds for both.
+        seed: Of the probes.
+
+    Returns:
+        The linearised posterior's error, and a bound for any attacker: the lower end of its
+        bracket, so that little time makes it small and never too large but for the probes' error.
+    """
+    jacobian = HeadJacobian(head, pixels)
+    sigma, n = noise.level(jacobian.tensors).sigma, len(pixels)
+    each_s = None if deadline_s is None else deadline_s / 2
+    own = posterior_error(
+        Whitened(jacobian, prior, sigma, seed=seed), steps=_SOLVE_STEPS, seed=seed,
+        deadline_s=each_s,
+    )  # fmt: skip
+    over_images = float(own.value.std()) / math.sqrt(n) if n > 1 else 0.0
+    bracket = float((own.upper - own.lower).mean()) / math.sqrt(12.0)
+    probes = float(own.probe_error.mean()) / math.sqrt(n)
+    error = math.hypot(bracket, max(over_images, probes))
+    mean = posterior_error(
+        MeanWhitened(jacobian, prior, sigma, seed=seed), steps=_SOLVE_STEPS, seed=seed,
+        deadline_s=each_s,
+    )  # fmt: skip
+    bound = Estimate(float(mean.lower[0]), float(mean.probe_error[0]))
+    return (
+        figure(
+            "posterior_error", "error left, the head taken as linear at each picture",
+            Estimate(float(own.value.mean()), error), MSE, "", "local, prior", n,
+        ),
+        figure(
+            "mse_van_trees_whole", "error at least, by van Trees, the whole matrix", bound, MSE,
+            "any", _PRIOR, n,
+        ),
+    )  # fmt: skip
 
 
 def sample_figures(

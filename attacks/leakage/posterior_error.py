@@ -14,6 +14,7 @@ the trace counts a direction by the variance that pictures have along it.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,7 @@ def posterior_error(
     steps: int = 60,
     tolerance: float = 0.02,
     seed: int = 0,
+    deadline_s: float | None = None,
 ) -> PosteriorError:
     """tr((C⁻¹ + I)⁻¹)/d for each block of a whitened Jacobian: an image, or the mean of all.
 
@@ -64,12 +66,18 @@ def posterior_error(
         steps: At most so many products a probe.
         tolerance: Half of the bracket over its middle at which steps end.
         seed: Of the probes.
+        deadline_s: Seconds after which no further step begins; the bracket tells what it costs.
 
     Returns:
         The brackets.
     """
     side = input_side(whitened)
-    found = [_one_probe(whitened, side, steps, tolerance, seed + i) for i in range(probes)]
+    started = time.perf_counter()
+    found = []
+    for i in range(probes):
+        # Each probe has its share of the time, so that the last is as good as the first.
+        ends = math.inf if deadline_s is None else started + deadline_s * (i + 1) / probes
+        found.append(_one_probe(whitened, side, steps, tolerance, seed + i, ends))
     lower = torch.stack([low for low, _ in found])
     upper = torch.stack([high for _, high in found])
     middle = (lower + upper) / 2
@@ -78,7 +86,7 @@ def posterior_error(
 
 
 def _one_probe(
-    whitened: Whitened, side: Side, steps: int, tolerance: float, seed: int
+    whitened: Whitened, side: Side, steps: int, tolerance: float, seed: int, ends: float
 ) -> tuple[Tensor, Tensor]:
     n, d = side.scale.shape
     z = rademacher(n, d, seed=seed, like=side.scale)
@@ -97,7 +105,7 @@ def _one_probe(
         before, square = square, residual.double().square().sum(dim=1)
         lower = (b.double() * x.double()).sum(dim=1)
         upper = torch.minimum(lower + square / floor, ceiling)
-        if bool((upper - lower <= tolerance * (upper + lower)).all()):
+        if bool((upper - lower <= tolerance * (upper + lower)).all()) or time.perf_counter() > ends:
             break
         direction = residual + (square / before.clamp_min(1e-300)).to(b).unsqueeze(1) * direction
     return lower / d, torch.maximum(upper, lower) / d
