@@ -37,7 +37,7 @@ from splitdeploy.attacks.leakage.exact import GAUSSIAN_ENTROPY
 from splitdeploy.attacks.leakage.gain import measure_gain
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
 from splitdeploy.attacks.leakage.lanczos import bidiagonalise, rademacher
-from splitdeploy.attacks.leakage.mean_information import mean_gain
+from splitdeploy.attacks.leakage.mean_information import MeanWhitened
 from splitdeploy.attacks.leakage.measure import mse_lower_bound
 from splitdeploy.attacks.leakage.mutual_information import covariance_bound
 from splitdeploy.attacks.leakage.noise import FixedNoise
@@ -58,10 +58,11 @@ TOGETHER = 8
 """Inverse networks that train side by side: an interrupted run loses no more than these."""
 
 PAPER_SIGMA, PAPER_EPSILON, PAPER_PROBES = 0.1, 1e-10, 8
-STEPS, RELATIVE_ERROR = 60, 0.02
-MEAN_IMAGES, GAIN_IMAGES, FEW_IMAGES = 100, 32, 8
-"""Images behind diagonals and the mean information, behind the determinants with a prior, and
-behind those without one and the traces of inverses, which take more steps each."""
+STEPS, RELATIVE_ERROR = 60, 0.04
+SAMPLES, MEAN_IMAGES, GAIN_IMAGES, FEW_IMAGES = 200, 100, 16, 4
+"""Images behind distance correlation; behind diagonals and the mean information; behind the
+determinants with a prior; and behind those without one and the traces of inverses, which take more
+steps each."""
 
 LONG_STEPS = 120
 """Of the two that no prior conditions: with 3,072 dimensions and these spectra good to a few
@@ -187,7 +188,7 @@ def metrics(data: Path, out: Path) -> None:
 def _forward(pixels: Tensor, z: Tensor, labels: Tensor, sigma: float) -> dict[str, Any]:
     # Noise enters distance correlation and R_c² as it is sent.
     noisy = z + sigma * torch.randn(z.shape, generator=torch.Generator().manual_seed(SEED))
-    dependence = distance_correlation(pixels, noisy)
+    dependence = distance_correlation(pixels[:SAMPLES], noisy[:SAMPLES])
     information = covariance_bound((z,), torch.full((z[0].numel(),), sigma))
     radius = class_radius(noisy, labels)
     d = pixels[0].numel()
@@ -216,9 +217,11 @@ def _fisher(head: Any, pixels: Tensor, sigma: float, prior: ImagePrior) -> dict[
     d = jacobian.inputs
     each = FixedNoise(sigma).level(jacobian.tensors).sigma
     paper, trace = paper_kind(jacobian, PAPER_SIGMA**2, PAPER_PROBES)
-    together = mean_gain(
-        jacobian, prior, each, relative_error=RELATIVE_ERROR, steps=STEPS, seed=SEED
-    )
+    rows = torch.tensor([min(jacobian.images * jacobian.outputs, d)])
+    together = measure_gain(
+        MeanWhitened(jacobian, prior, each, seed=SEED), rows, steps=STEPS, probes=1, seed=SEED,
+        relative_error=RELATIVE_ERROR,
+    )  # fmt: skip
     shift = -prior.log_det() / (2 * d) - GAUSSIAN_ENTROPY
     some = HeadJacobian(head, pixels[:GAIN_IMAGES])
     whitened = Whitened(some, prior, each, seed=SEED)
@@ -238,13 +241,14 @@ def _fisher(head: Any, pixels: Tensor, sigma: float, prior: ImagePrior) -> dict[
         "fsinfo": float(gain.value.mean()) + shift,
         "fsinfo_half_width": float(gain.half_width.mean()),
         "fsinfo_spread": float(gain.value.std(ddof=1)),
-        "bayesian_fsinfo": together.estimate.value + shift,
-        "bayesian_error": together.estimate.standard_error,
+        "bayesian_fsinfo": float(together.value[0]) + shift,
+        "bayesian_half_width": float(together.half_width[0]),
         "posterior_error": float(left.lower.mean()),
         "posterior_error_upper": float(left.upper.mean()),
         "prior_fsinfo": shift,
         "mse_lower_bound": mse_lower_bound(whitened),
         "rank_at_most": int(rank.max()),
+        "images": [MEAN_IMAGES, GAIN_IMAGES, FEW_IMAGES],
     }
 
 
