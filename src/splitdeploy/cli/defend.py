@@ -24,7 +24,7 @@ _UNKNOWN = "-"
 @click.option(
     "--target",
     metavar="KIND:VALUE",
-    help="What may leak: fsinfo:-1, gain:0.5 (nats a pixel value) or mse:0.02.",
+    help="What may leak: gain:0.5 or fsinfo:2 (nats a pixel value) or mse:0.02.",
 )
 @click.option(
     "--form",
@@ -114,7 +114,7 @@ def command(bundle: Path, **given: Any) -> None:
 
     \b
     Example:
-      splitdeploy defend bundle --target mse:0.02 --form shaped --queries 4
+      splitdeploy defend bundle --target gain:0.5 --form shaped --queries 4
     """  # fmt: skip
     budget_s = parse_time_s(given["attack_budget"])
     from splitdeploy.partitioner.defend import defend
