@@ -19,7 +19,7 @@ from splitdeploy.attacks.leakage.noise import Noise, noise_named, repeated, repe
 from splitdeploy.attacks.leakage.prior import ImagePrior, default_prior
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner import privacy
-from splitdeploy.partitioner.deployed import observe
+from splitdeploy.partitioner.deployed import TWIN_TOLERANCE, observe, twin_error
 from splitdeploy.partitioner.forward_pass import Sampled, load_samples, sample_cuts
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
@@ -33,10 +33,6 @@ from splitdeploy.profiles.report import Baseline, CutReport, LeakageRecord
 
 _PICTURE_COST = 2e7
 """What handling the pictures costs beside the head's MACs, in MACs."""
-
-_TWIN_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-3, "int8": 1e-2}
-"""Largest difference between torch head and exported head, over the largest value: the rounding of
-what is sent (2^-11; half of 1/127) and that of float32 sums in another order."""
 
 _FORWARD_SHARE = 0.08
 """The part of the time that the figures of one pass forward may take, of all cuts together."""
@@ -196,11 +192,9 @@ def _check_twin(
     """The figures of the torch head are those of the exported one only if both give the same."""
     with torch.no_grad():
         own = head(pixels)
-    for tensor, sent in zip(own, seen, strict=True):
-        largest = float(tensor.abs().max()) or 1.0
-        error = float((tensor - torch.from_numpy(sent)).abs().max()) / largest
-        if not error <= _TWIN_TOLERANCE[precision]:
-            raise AttackError(
-                f"expected the torch head to give what the exported head sends, they differ by "
-                f"{error:.1e} of the largest value: its gradients would be another head's"
-            )
+    error = twin_error(own, [torch.from_numpy(sent) for sent in seen])
+    if error > TWIN_TOLERANCE[precision]:
+        raise AttackError(
+            f"expected the torch head to give what the exported head sends, they differ by "
+            f"{error:.1e} of the largest value: its gradients would be another head's"
+        )
