@@ -31,6 +31,9 @@ _PATCH = 64
 _COARSEST = 0.3
 """In pixel units; noise beyond leaves little of a picture on [0, 1] that is not Gaussian."""
 
+_AT_LEAST = 0.25
+"""Pictures shown with the least smoothing, to one shown with more."""
+
 _UNSHUFFLED_FROM = 16
 """From such a side on the network works at half the resolution (FFDNet, Zhang et al. 2018)."""
 
@@ -115,7 +118,7 @@ def train_predictor(
 ) -> tuple[NoisePredictor, int]:
     """Fit a network to pictures under smoothings from s upwards, by Adam with a cosine schedule.
 
-    Half of what it is shown has s itself, the rest is spread evenly over the logarithm.
+    A fifth of what it is shown has s itself, the rest is spread evenly over the logarithm.
 
     Args:
         images: ``[n, c, h, w]`` float32 on [0, 1].
@@ -183,7 +186,8 @@ def _step(
     generator: torch.Generator,
 ) -> float:
     n, top = len(pictures), math.log2(network.levels[-1] / network.smoothing)
-    octaves = top * (2 * torch.rand(n, generator=generator) - 1).clamp_min(0.0)
+    drawn = (1.0 + _AT_LEAST) * torch.rand(n, generator=generator) - _AT_LEAST
+    octaves = top * drawn.clamp_min(0.0)
     level = network.smoothing * torch.exp2(octaves)
     noise = torch.randn(pictures.shape, generator=generator)
     linear, seen = network.prepare(pictures + level.view(-1, 1, 1, 1) * noise, level)
