@@ -103,6 +103,8 @@ class Side:
         adjoint: Mᵀ or M.
         floor_reached: Whether the spectrum is taken to go down to 1/max P: directions that G loses
             are there where P is 1.
+        hadamard: ``[n]`` float64: an upper bound on ln det(1 + G), up to the estimation of G's
+            diagonal.
     """
 
     name: str
@@ -111,6 +113,7 @@ class Side:
     forward: Callable[[Tensor], Tensor]
     adjoint: Callable[[Tensor], Tensor]
     floor_reached: bool
+    hadamard: Tensor
 
     @property
     def dimensions(self) -> Tensor:
@@ -154,6 +157,7 @@ def input_side(whitened: Whitened) -> Side:
         lambda v: whitened.push(v * half),
         lambda u: whitened.pull(u) * half,
         floor_reached=False,
+        hadamard=means[:, whitened.ring].log1p().sum(dim=1),
     )
 
 
@@ -170,6 +174,7 @@ def output_side(whitened: Whitened, *, seed: int) -> Side:
     half = whitened.half
     row = whitened.push(rademacher(whitened.blocks, len(half), seed=seed, like=half) * half)
     active = row != 0
+    count, power = active.sum(dim=1).double(), row.double().square().sum(dim=1)
     return Side(
         "output",
         torch.ones_like(row),
@@ -177,6 +182,7 @@ def output_side(whitened: Whitened, *, seed: int) -> Side:
         lambda u: whitened.pull(u) * half,
         lambda v: whitened.push(v * half),
         floor_reached=True,
+        hadamard=count * (power / count.clamp_min(1)).log1p(),
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from splitdeploy.attacks.leakage.lanczos import probe_error
+
 Array = NDArray[np.float64]
 
 
@@ -98,8 +100,8 @@ class Spectrum:
         top, bottom = np.mean([m for m, _ in high]), np.mean([m for m, _ in low])
         # Rounding alone puts the lower bound above the other.
         bottom = min(bottom, top)
-        variance = max(square - mean**2 for mean, square in high + low)
-        error = 0.0 if self.exact else math.sqrt(2 * max(0.0, variance) / self.size / len(high))
+        spread = math.sqrt(max(0.0, *(square - mean**2 for mean, square in high + low)))
+        error = 0.0 if self.exact else probe_error(spread, self.size) / math.sqrt(len(high))
         half = self.size / 2
         return Nats(
             float(half * (top + bottom) / 2), float(half * (top - bottom) / 2), half * error
