@@ -13,6 +13,7 @@ none. Results are written as they come; an interrupted run goes on where it was.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -164,19 +165,28 @@ def _target(setting: Setting, relative: float) -> Target:
 
 def _published(setting: Setting, relative: float) -> Defended:
     """Its target is such that the geometric mean of its σ is that of the plain noise."""
-    head = setting.victim.head
-
-    def log_sigmas(pixels: Tensor) -> Tensor:
-        parts = [cifar_study.log_dets(HeadJacobian(head, part), STEPS) for part in pixels.split(32)]
-        return torch.from_numpy(np.concatenate(parts)).float() / 2
-
-    known = log_sigmas(setting.training[:64].float() / 255.0)
-    own = log_sigmas(setting.test.pixels())
+    known, own = _log_sigmas(setting)
     shift = math.log(relative * setting.rms) - float(known.mean())
     target = -shift - GAUSSIAN_ENTROPY
     text = f"published closed form, FSInfo {target:.3f} without a prior, a sigma a picture"
-    halves = (head, setting.victim.tail, GaussianNoise(relative).fit(setting.victim).perturbations)
-    return PerPicture(*halves, text, torch.cat([known, own]).add(shift).exp())
+    victim = setting.victim
+    noise = GaussianNoise(relative).fit(victim).perturbations
+    sigmas = torch.cat([known, own]).add(shift).exp()
+    return PerPicture(victim.head, victim.tail, noise, text, sigmas)
+
+
+@functools.cache
+def _log_sigmas(setting: Setting) -> tuple[Tensor, Tensor]:
+    """Ln σ up to the target's part: of 64 pictures of the attacker's, and of the test images."""
+
+    def of(pixels: Tensor) -> Tensor:
+        parts = [
+            cifar_study.log_dets(HeadJacobian(setting.victim.head, part), STEPS)
+            for part in pixels.split(32)
+        ]
+        return torch.from_numpy(np.concatenate(parts)).float() / 2
+
+    return of(setting.training[:64].float() / 255.0), of(setting.test.pixels())
 
 
 def measure(setting: Setting, defended: Defended, network: InverseNetwork) -> dict[str, Any]:
