@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from splitdeploy.attacks.leakage import jacobian as jacobian_module
-from splitdeploy.attacks.leakage.exact import exact_fsinfo
+from splitdeploy.attacks.leakage.exact import exact_fsinfo, log_det_and_rank
 from splitdeploy.attacks.leakage.information import gram, information, squared_columns
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
 from splitdeploy.attacks.leakage.locality import find_windows
@@ -137,6 +137,21 @@ def test_exact_fsinfo_is_the_log_determinant() -> None:
     found = exact_fsinfo(j, sigmas(j))
     assert found.values[0] == pytest.approx(expected, rel=1e-9)
     assert (found.ranks, found.left_out) == ((D,), 0)
+
+
+@pytest.mark.parametrize("least", [1e-9, 1e-5])
+def test_rank_is_told_with_and_without_eigenvalues(least: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, _ = torch.linalg.qr(torch.randn(60, 60, generator=generator, dtype=torch.float64))
+    eigenvalues = torch.linspace(1, 2, 60, dtype=torch.float64)
+    eigenvalues[7] = least
+    matrix = q @ torch.diag(eigenvalues) @ q.T
+    log_det, rank = log_det_and_rank(matrix, 1e-6)
+    if least < 1e-6:
+        assert (log_det, rank) == (-math.inf, 59)
+    else:
+        assert rank == 60
+        assert log_det == pytest.approx(float(eigenvalues.log().sum()), rel=1e-8)
 
 
 def test_a_deadline_leaves_images_out_and_says_how_many() -> None:
