@@ -129,3 +129,25 @@ def test_the_ceiling_is_reached_by_a_scaled_projection() -> None:
 def test_the_ceiling_of_nothing_is_zero() -> None:
     assert rank_ceiling(torch.zeros(5, dtype=torch.float64), 5) == 0.0
     assert rank_ceiling(torch.ones(5, dtype=torch.float64), 0) == 0.0
+
+
+def test_one_kept_basis_is_as_good_as_two() -> None:
+    # Ten large singular values converge first, and would come back in single precision.
+    generator = torch.Generator().manual_seed(0)
+    q, _ = torch.linalg.qr(torch.randn(400, 400, generator=generator, dtype=torch.float64))
+    values = torch.cat([torch.logspace(3, 4, 10), torch.linspace(0.5, 5, 390)])
+    n = q.float() * values
+    z = rademacher(1, 400, seed=0, like=n)
+    truth = float(values.double().square().log().mean())
+
+    def error(*, both: bool, kept: int = 0) -> float:
+        steps = bidiagonalise(
+            lambda v: v @ n.T, lambda u: u @ n, z, reorthogonalise=both, kept=kept
+        )
+        (b,) = next(itertools.islice(steps, 39, None))
+        log = b.log_mean(0.2)
+        return max(abs(log.upper - truth), abs(log.lower - truth))
+
+    # N has orthogonal columns, so that the mean over the probe is the mean over the spectrum.
+    assert error(both=True) < 1e-3 and error(both=False, kept=40) < 1e-3
+    assert error(both=False, kept=15) < 1e-2 < error(both=False)

@@ -97,14 +97,17 @@ class Bidiagonal:
         Returns:
             Its diagonal ``[m + 1]`` and what is beside it ``[m]``.
         """
+        # The last pivot p of T − node, from p − q with q the squared diagonal (the stationary
+        # quotient-difference algorithm, Rutishauser): no digits are lost where the node is small.
+        squares, rims = self.diagonal**2, self.upper**2
+        tiny = np.finfo(np.float64).eps * np.maximum(squares, np.finfo(np.float64).tiny)
+        excess = -node
+        for q, e, least in zip(squares[:-1], rims, tiny, strict=False):
+            excess = float(e * excess / max(q + excess, least)) - node
+        pivot = max(float(squares[-1]) + excess, float(tiny[-1]))
         alpha, beta = self.tridiagonal()
-        # The last pivot of T − node: positive, as nodes lie above the floor, but for rounding.
-        tiny = np.finfo(np.float64).eps * max(float(alpha.max()), np.finfo(np.float64).tiny)
-        pivot = max(float(alpha[0]) - node, tiny)
-        for a, b in zip(alpha[1:], beta, strict=True):
-            pivot = max(float(a) - node - float(b) ** 2 / pivot, tiny)
-        last = float(self.diagonal[-1] * self.upper[-1])
-        return np.append(alpha, node + last**2 / pivot), np.append(beta, last)
+        after = node + float(squares[-1] * rims[-1]) / pivot
+        return np.append(alpha, after), np.append(beta, self.diagonal[-1] * self.upper[-1])
 
 
 def _smallest(alpha: NDArray[np.float64], beta: NDArray[np.float64]) -> float:
@@ -183,7 +186,12 @@ def rademacher(n: int, d: int, *, seed: int, like: Tensor) -> Tensor:
 
 
 def bidiagonalise(
-    forward: Product, adjoint: Product, probe: Tensor, *, reorthogonalise: bool = True
+    forward: Product,
+    adjoint: Product,
+    probe: Tensor,
+    *,
+    reorthogonalise: bool = True,
+    kept: int = 0,
 ) -> Iterator[tuple[Bidiagonal, ...]]:
     """Golub-Kahan bidiagonalisation of a block-diagonal operator, all blocks at once.
 
@@ -193,10 +201,12 @@ def bidiagonalise(
         forward: N: ``[n, d]`` to ``[n, k]``, row by row.
         adjoint: Nᵀ: ``[n, k]`` to ``[n, d]``.
         probe: ``[n, d]``: the start of each block.
-        reorthogonalise: Keep both bases and reorthogonalise in full. Without it a step costs as
-            much as the first, whatever their number, and two vectors of memory: converged
-            eigenvalues then appear again, which delays quadratures but does not bias them
-            (Greenbaum 1989; Chen, Trogdon and Ubaru 2021).
+        reorthogonalise: Keep both bases and reorthogonalise in full. Without it converged
+            eigenvalues appear again, which delays quadratures but does not bias them (Greenbaum
+            1989; Chen, Trogdon and Ubaru 2021).
+        kept: Without it, how many right vectors are kept, the first ones, against which later ones
+            are orthogonalised. One side is enough to keep copies away (Simon and Zha 2000),
+            and the eigenvalues that would appear again are those that converge first.
 
     Yields:
         After each step, the bidiagonal of each block so far; ends when every block is exhausted.
@@ -205,7 +215,8 @@ def bidiagonalise(
     tiny = 8 * torch.finfo(probe.dtype).eps
     v = probe / probe.norm(dim=1, keepdim=True).clamp_min(torch.finfo(probe.dtype).tiny)
     rights, lefts = _Basis(), _Basis()
-    if reorthogonalise:
+    room = None if reorthogonalise else kept
+    if room is None or room > 0:
         rights.append(v)
     u = torch.zeros_like(v)
     diagonal, upper = np.zeros((0, n)), np.zeros((0, n))
@@ -214,13 +225,14 @@ def bidiagonalise(
     while (length < 0).any():
         image = forward(v)
         image = image if len(diagonal) == 0 else image - _scaled(upper[-1], u)
-        u, alpha = _next(image, lefts, size * tiny)
+        u, alpha = _next(lefts.orthogonalised(image, 2), size * tiny)
         w = adjoint(u) - _scaled(alpha, v)
         size = np.maximum(size, alpha)
-        v, beta = _next(w, rights, size * tiny)
+        v, beta = _next(rights.orthogonalised(w, 2), size * tiny)
         size = np.maximum(size, beta)
         if reorthogonalise:
             lefts.append(u)
+        if room is None or len(rights) < room:
             rights.append(v)
         diagonal, upper = np.vstack([diagonal, alpha]), np.vstack([upper, beta])
         steps = len(diagonal)
@@ -252,22 +264,23 @@ class _Basis:
         self._rows[:, self._count] = x
         self._count += 1
 
-    def orthogonalised(self, x: Tensor) -> Tensor:
+    def __len__(self) -> int:
+        """Vectors of each set."""
+        return self._count
+
+    def orthogonalised(self, x: Tensor, times: int) -> Tensor:
         """What of ``[n, d]`` is orthogonal to the sets; twice is enough (Kahan)."""
         if self._count == 0:
             return x
         rows = self._rows[:, : self._count]
-        for _ in range(2):
+        for _ in range(times):
             parts = torch.bmm(rows, x.unsqueeze(2))
             x = x - torch.bmm(parts.transpose(1, 2), rows).squeeze(1)
         return x
 
 
-def _next(
-    x: Tensor, basis: _Basis, floor: NDArray[np.float64]
-) -> tuple[Tensor, NDArray[np.float64]]:
-    """Orthogonalise against the basis, normalise; zero where nothing is left."""
-    x = basis.orthogonalised(x)
+def _next(x: Tensor, floor: NDArray[np.float64]) -> tuple[Tensor, NDArray[np.float64]]:
+    """Normalised; zero where nothing is left."""
     norm = x.norm(dim=1)
     size = norm.double().cpu().numpy().copy()
     gone = size <= floor

@@ -8,13 +8,14 @@ import numpy as np
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor
 
+from splitdeploy.attacks.leakage.gain import KEPT_ELEMENTS
 from splitdeploy.attacks.leakage.lanczos import Bidiagonal, bidiagonalise, rademacher
 from splitdeploy.attacks.leakage.sides import Whitened
 from splitdeploy.attacks.leakage.spectrum import Array, Response, Rule, Spectrum
 from splitdeploy.attacks.leakage.white import image_shares
 
-_KEPT_ELEMENTS = 1 << 23
-"""Up to so many elements of both bases are kept and reorthogonalised."""
+_BOTH_ELEMENTS = 1 << 23
+"""Up to so many elements both bases are kept and reorthogonalised; beyond, one of them."""
 
 _TIGHT = 0.1
 """A bracket narrower than this share of the probes' error needs no further steps."""
@@ -117,9 +118,12 @@ def _bidiagonals(
 
     found: tuple[Bidiagonal, ...] = ()
     started = time.perf_counter()
-    keep = steps * probe.numel() <= _KEPT_ELEMENTS
     steps_made = bidiagonalise(
-        forward, lambda u: whitened.pull(u) * half, probe, reorthogonalise=keep
+        forward,
+        lambda u: whitened.pull(u) * half,
+        probe,
+        reorthogonalise=steps * probe.numel() <= _BOTH_ELEMENTS,
+        kept=KEPT_ELEMENTS // probe.numel(),
     )
     for made, found in enumerate(steps_made, start=1):
         now = time.perf_counter()
