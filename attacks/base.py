@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar, final
 
 import torch
@@ -41,6 +42,7 @@ class Reconstruction:
         steps: How many optimisation steps it made; 0 where it has none.
         losses: Its own loss at each of them.
         seconds: Wall-clock time.
+        notes: What whoever reads the result should know, such as a divergence.
     """
 
     pixels: Tensor
@@ -48,6 +50,7 @@ class Reconstruction:
     steps: int
     losses: tuple[float, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 class Attack(ABC):
@@ -103,7 +106,7 @@ class Attack(ABC):
 
     def applies(self, target: AttackTarget) -> bool:
         """Whether it makes sense on this target; a sweep asks before it runs an attack."""
-        return target.pixel_head is not None or not self.threat.weights
+        return not target.lacks(self.threat)
 
     @final
     def __call__(
@@ -112,6 +115,7 @@ class Attack(ABC):
         *,
         deadline_s: float | None = None,
         progress: Progress | None = None,
+        folder: Path | None = None,
     ) -> Reconstruction:
         """Reconstruct the pictures behind an observation.
 
@@ -120,31 +124,39 @@ class Attack(ABC):
             deadline_s: Seconds that it may take; it then stops with what it has. At least one step
                 is always made.
             progress: Told the share that is done.
+            folder: Where an attack that trains keeps its state, so that the same call goes on
+                after an interruption; None for nowhere.
 
         Returns:
             The reconstruction. Where the loss or the pictures left the finite numbers, the last
             finite state; grey where there is none.
 
         Raises:
-            AttackError: The threat model does not fit the target, or the deadline is not positive.
+            AttackError: The target lacks what the threat model takes for granted, or the deadline
+                is not positive.
         """
         if deadline_s is not None and not deadline_s > 0:
             raise AttackError(f"expected a deadline above 0 s, got {deadline_s}")
+        missing = target.lacks(self.threat)
+        if missing:
+            raise AttackError(f"{self.name} needs {' and '.join(missing)}, and there is none")
         view = target.granted(self.threat)
-        run = Run(self.seed, deadline_s, progress)
+        run = Run(self.seed, deadline_s, progress, folder)
         with _frozen(target.pixel_head):
             final_pixels = self._run(view, run)
         seconds = time.perf_counter() - run.started_s
         finite = bool(torch.isfinite(final_pixels).all())
         pixels = final_pixels if finite and not run.diverged else run.last_finite
         if pixels is None:
-            pixels = torch.full((view.images, *view.image_shape), sum(view.bounds) / 2)
+            grey = sum(view.bounds) / 2
+            pixels = torch.full((view.images, *view.image_shape), grey, device=view.device)
         return Reconstruction(
             pixels=pixels.detach().float().clamp(*view.bounds),
             converged=run.converged and finite and not run.diverged and not run.stopped_early,
             steps=len(run.losses),
             losses=tuple(run.losses),
             seconds=seconds,
+            notes=tuple(run.notes),
         )
 
     @abstractmethod
@@ -154,7 +166,8 @@ class Attack(ABC):
         Args:
             target: What the threat model grants.
             run: The generator, the clock and the record of the losses. After every step call
-                ``run.step`` and stop when it says so; set ``run.converged``.
+                ``run.step`` and stop when it says so; set ``run.converged``. Work in several
+                parts goes by ``run.part``, a training by `splitdeploy.attacks.training.train`.
 
         Returns:
             Pixels ``[n, c, h, w]``; they need be neither clamped nor finite.
@@ -181,6 +194,7 @@ def run_attack(
     *,
     deadline_s: float | None = None,
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> tuple[AttackRecord, Reconstruction]:
     """Attack, and judge by the originals, which the attack itself never gets.
 
@@ -190,6 +204,7 @@ def run_attack(
         originals: The pictures behind the observation, ``[n, c, h, w]`` on [0, 1].
         deadline_s: Seconds that the attack may take.
         progress: Told the share that is done.
+        folder: Where an attack that trains keeps its state; None for nowhere.
 
     Returns:
         The row for the report, and the reconstruction.
@@ -202,7 +217,7 @@ def run_attack(
         raise AttackError(
             f"expected originals of shape {list(expected)} to judge by, got {list(originals.shape)}"
         )
-    found = attack(target, deadline_s=deadline_s, progress=progress)
+    found = attack(target, deadline_s=deadline_s, progress=progress, folder=folder)
     quality = judge(found.pixels, originals)
     record = AttackRecord(
         name=attack.name,

@@ -10,19 +10,26 @@ class ThreatModel:
     """An attacker who sees the smashed data, and what he has besides.
 
     Attributes:
-        weights: He knows the head's weights (and then its architecture).
+        weights: He knows the head's weights (and then its architecture, and can run it).
         architecture: He knows the head's architecture.
-        auxiliary_data: He has pictures like the victim's.
+        auxiliary_data: He has pictures of his own; how close their distribution is to the victim's
+            is told with them (`splitdeploy.attacks.auxiliary`).
+        auxiliary_labels: His own pictures have labels.
         labels: He knows the true labels of the inputs.
         queries: He can run the head on inputs of his choice, without seeing into it.
+        tail: He has the tail, as the cloud operator does, and uses it.
+        generator: He has a generator of pictures like the victim's.
         active: He can meddle with training or inference instead of only watching.
     """
 
     weights: bool
     architecture: bool = True
     auxiliary_data: bool = False
+    auxiliary_labels: bool = False
     labels: bool = False
     queries: bool = False
+    tail: bool = False
+    generator: bool = False
     active: bool = False
 
     def __str__(self) -> str:
@@ -36,10 +43,17 @@ class ThreatModel:
         phrases = [access]
         if self.queries:
             phrases.append("queries")
+        if self.tail:
+            phrases.append("tail known")
         phrases.append("active" if self.active else "passive")
         data = [
             words
-            for has, words in ((self.auxiliary_data, "similar pictures"), (self.labels, "labels"))
+            for has, words in (
+                (self.auxiliary_data and not self.auxiliary_labels, "pictures of his own"),
+                (self.auxiliary_labels, "labelled pictures of his own"),
+                (self.generator, "a generator of pictures"),
+                (self.labels, "labels"),
+            )
             if has
         ]
         phrases.append(" and ".join(data) or "no data")

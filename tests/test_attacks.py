@@ -158,7 +158,7 @@ def test_the_threat_model_rules_what_an_attack_may_use() -> None:
 
     with pytest.raises(AttackError, match="asked for the head's weights, but its threat model is"):
         Thief("code", steps=1)(make_target("relu", photographs(1)))
-    with pytest.raises(AttackError, match="only an exported graph: give the model"):
+    with pytest.raises(AttackError, match="needs the head in torch .give the model"):
         Rmle()(AttackTarget((torch.zeros(1, 4),), None, SHAPE))
 
 
@@ -286,7 +286,7 @@ def test_settings_that_cannot_be_meant() -> None:
 def test_threat_models_in_words() -> None:
     assert str(WHITE_BOX) == "white-box: head's weights known; passive; no data"
     worse = ThreatModel(weights=False, architecture=False, auxiliary_data=True, queries=True)
-    assert str(worse) == "black-box: head unknown; queries; passive; similar pictures"
+    assert str(worse) == "black-box: head unknown; queries; passive; pictures of his own"
     assert "active; labels" in str(ThreatModel(weights=False, labels=True, active=True))
 
 
