@@ -1,0 +1,1 @@
+"""Split learning as a protocol of messages, and the attacks of a server on its clients."""
