@@ -66,7 +66,8 @@ class LeastSquares(Attack):
             )
         head = _double(target.pixel_head)
         shape = (target.images, *target.image_shape)
-        start = torch.full(shape, sum(target.bounds) / 2, dtype=torch.float64)
+        grey = sum(target.bounds) / 2
+        start = torch.full(shape, grey, dtype=torch.float64, device=target.device)
         forward, adjoint, base = _linear_map(head, start)
         observed = torch.cat([t.double().flatten(1) for t in target.observation], dim=1)
         if observed.shape != base.shape:

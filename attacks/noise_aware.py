@@ -74,7 +74,9 @@ class NoiseAware(Attack):
     def _run(self, target: TargetView, run: Run) -> Tensor:
         double = any(t.dtype == torch.float64 for t in target.observation)
         dtype = torch.float64 if double else torch.float32
-        image = SpectralImage(target.image_shape, exponent=_NATURAL, dtype=dtype)
+        image = SpectralImage(
+            target.image_shape, exponent=_NATURAL, dtype=dtype, device=target.device
+        )
         precisions = self._precisions(target)
         shape = (target.images, *target.image_shape)
 
@@ -105,7 +107,7 @@ class NoiseAware(Attack):
         given = target.noise_sigma
         if given is None:
             rule = PrecisionNoise(self.rounding)
-            given = tuple(torch.tensor(rule.tensor_sigma(t)) for t in target.observation)
+            given = tuple(t.new_tensor(rule.tensor_sigma(t)) for t in target.observation)
         found = []
         for sigma, tensor in zip(given, target.observation, strict=True):
             least = self.floor * root_mean_square(tensor) or 1.0

@@ -18,11 +18,13 @@ class FeatureDistance:
     """The squared distance of a picture's smashed data to the observed, image by image.
 
     Attributes:
-        target: What was observed, and the head.
+        target: The head, and the bounds of pixels.
+        observed: Each boundary tensor ``[n, …]`` that pictures are compared with.
         scales: For each boundary tensor ``[n]``: what its squared distance is multiplied by.
     """
 
     target: TargetView
+    observed: tuple[Tensor, ...]
     scales: tuple[Tensor, ...]
 
     @classmethod
@@ -38,21 +40,40 @@ class FeatureDistance:
         Returns:
             The distance.
         """
-        count = len(target.observation)
-        energies = (t.double().square().flatten(1).sum(1) for t in target.observation)
-        return cls(target, tuple((1.0 / (count * e.clamp_min(_TINY))).float() for e in energies))
+        seen = target.observation
+        energies = (t.double().square().flatten(1).sum(1) for t in seen)
+        scales = tuple((1.0 / (len(seen) * e.clamp_min(_TINY))).float() for e in energies)
+        return cls(target, seen, scales)
 
     @classmethod
     def summed(cls, target: TargetView) -> FeatureDistance:
         """The plain sum of squares over all tensors."""
-        return cls(target, tuple(torch.ones(target.images) for _ in target.observation))
+        return cls._weighed(target, 1.0)
 
     @classmethod
     def averaged(cls, target: TargetView) -> FeatureDistance:
         """The mean square over the elements of all tensors."""
-        elements = sum(t[0].numel() for t in target.observation)
-        share = torch.full((target.images,), 1.0 / elements)
-        return cls(target, tuple(share for _ in target.observation))
+        return cls._weighed(target, 1.0 / sum(t[0].numel() for t in target.observation))
+
+    @classmethod
+    def _weighed(cls, target: TargetView, weight: float) -> FeatureDistance:
+        seen = target.observation
+        return cls(target, seen, tuple(t.new_full((target.images,), weight) for t in seen))
+
+    def repeated(self, copies: int) -> FeatureDistance:
+        """The same with every observation several times in a row, for restarts side by side.
+
+        Args:
+            copies: How often, at least 1.
+
+        Returns:
+            The distance of ``n·copies`` pictures: those of the first observation come first.
+        """
+        return FeatureDistance(
+            self.target,
+            tuple(t.repeat_interleave(copies, 0) for t in self.observed),
+            tuple(s.repeat_interleave(copies, 0) for s in self.scales),
+        )
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """The distance ``[n]`` at pixels ``[n, c, h, w]``; differentiable.
@@ -67,16 +88,17 @@ class FeatureDistance:
             AttackError: The head's tensors have other shapes than the observed ones.
         """
         sent = self.target.pixel_head(pixels)
-        seen = self.target.observation
-        if [t.shape for t in sent] != [t.shape for t in seen]:
+        if [t.shape for t in sent] != [t.shape for t in self.observed]:
             raise AttackError(
                 f"the torch head gives tensors of shapes {[list(t.shape) for t in sent]}, observed "
-                f"were {[list(t.shape) for t in seen]}: head and observation are of different cuts"
+                f"were {[list(t.shape) for t in self.observed]}: head and observation are of "
+                "different cuts"
             )
-        distance = torch.zeros(len(pixels))
-        for tensor, observed, scale in zip(sent, seen, self.scales, strict=True):
-            distance = distance + (tensor - observed).square().flatten(1).sum(1) * scale
-        return distance
+        parts = [
+            (tensor - observed).square().flatten(1).sum(1) * scale
+            for tensor, observed, scale in zip(sent, self.observed, self.scales, strict=True)
+        ]
+        return torch.stack(parts).sum(0)
 
 
 def total_variation(pixels: Tensor, beta: float) -> Tensor:

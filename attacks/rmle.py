@@ -15,7 +15,7 @@ as three presets, which are different algorithms:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -76,7 +76,7 @@ class RmlePublished(Attack):
         head = target.pixel_head
         shape = (target.images, *target.image_shape)
         distance = (FeatureDistance.averaged if of_code else FeatureDistance.summed)(target)
-        x = (torch.zeros(shape) if of_code else torch.full(shape, 0.5)).requires_grad_()
+        x = torch.full(shape, 0.0 if of_code else 0.5, device=target.device).requires_grad_()
         optimiser = (
             torch.optim.Adam([x], lr=self.learning_rate, eps=1e-3, amsgrad=True)
             if of_code
@@ -99,7 +99,7 @@ class Rmle(Attack):
     """The same objective in spectral coordinates, by L-BFGS: the attack of a sweep.
 
     Args:
-        passes: Evaluations of the head, forward and back, at most.
+        passes: Evaluations of the head, forward and back, at most, of each restart.
         exponent: Of the power law of the coordinates; smaller favours fine detail.
         prior_weight: Of the mean square of the white coordinates, beside a distance that is 1 for
             smashed data of zero.
@@ -110,13 +110,23 @@ class Rmle(Attack):
         bounds_weight: Of the mean squared excess over the bounds of a pixel.
         history: Curvature pairs of L-BFGS.
         first_step: Root mean square of its first step, in white coordinates.
+        scales: Coarse to fine: the frequencies, as shares of the highest, up to which each of as
+            many equal parts of the passes searches.
+        restarts: Searches side by side for each picture, the first from grey and the others from
+            random pictures of the prior; the one of the lowest loss is kept.
+        spread: Root mean square of the random starts, in white coordinates.
     """
 
     name = "rmle"
     threat = WHITE_BOX
     cost = "up to 150 passes forward and back; seconds a cut without a GPU"
     paper = f"{_HE2019}; coordinates after Olah et al. 2017; L-BFGS of Liu and Nocedal 1989"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"fast": {}, "thorough": {"passes": 2000}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "fast": {},
+        "thorough": {"passes": 2000},
+        "restarts": {"passes": 600, "restarts": 4},
+        "coarse-to-fine": {"passes": 600, "scales": (0.125, 0.25, 0.5, 1.0)},
+    }
 
     def __init__(
         self,
@@ -128,6 +138,9 @@ class Rmle(Attack):
         bounds_weight: float = 10.0,
         history: int = 20,
         first_step: float = 0.05,
+        scales: Sequence[float] = (1.0,),
+        restarts: int = 1,
+        spread: float = 0.5,
     ) -> None:
         if passes < 2 or history < 1 or first_step <= 0 or exponent < 0:
             raise AttackError(
@@ -136,6 +149,11 @@ class Rmle(Attack):
             )
         if min(prior_weight, tv_weight, colour_weight, bounds_weight) < 0:
             raise AttackError("expected weights of zero or more in rmle, got a negative one")
+        if restarts < 1 or spread <= 0 or list(scales) != sorted({*scales, 1.0}) or scales[0] <= 0:
+            raise AttackError(
+                "expected at least 1 restart, a positive spread, and scales that rise from above 0 "
+                f"to 1, got {restarts}, {spread} and {tuple(scales)}"
+            )
         self.passes = passes
         self.exponent = exponent
         self.prior_weight = prior_weight
@@ -144,33 +162,58 @@ class Rmle(Attack):
         self.bounds_weight = bounds_weight
         self.history = history
         self.first_step = first_step
+        self.scales = tuple(scales)
+        self.restarts = restarts
+        self.spread = spread
 
     def _run(self, target: TargetView, run: Run) -> Tensor:
-        image = SpectralImage(target.image_shape, exponent=self.exponent)
-        distance = FeatureDistance.relative(target)
-        shape = (target.images, *target.image_shape)
+        image = SpectralImage(target.image_shape, exponent=self.exponent, device=target.device)
+        distance = FeatureDistance.relative(target).repeated(self.restarts)
+        white = self._starts(target, image, run)
+        losses = white.new_full((len(white),), torch.inf)
+        for place, scale in enumerate(self.scales, start=1):
+            part = run.part(place / len(self.scales))
+            white, losses = self._searched(white, image, image.band(scale), distance, part)
+            run.converged = part.converged
+            if run.stopped_early or run.diverged:
+                break
+        best = losses.view(-1, self.restarts).argmin(1)
+        rows = torch.arange(target.images, device=target.device) * self.restarts + best
+        return image.pixels(white[rows])
+
+    def _starts(self, target: TargetView, image: SpectralImage, run: Run) -> Tensor:
+        """White coordinates ``[n·restarts, c, h, w]``."""
+        start = image.origin(target.images * self.restarts)
+        drawn = torch.randn(start.shape, generator=run.generator, device="cpu").to(start)
+        first = torch.arange(len(start), device=target.device) % self.restarts == 0
+        return torch.where(first.view(-1, 1, 1, 1), start, self.spread * drawn)
+
+    def _searched(
+        self, white: Tensor, image: SpectralImage, band: Tensor, distance: FeatureDistance, run: Run
+    ) -> tuple[Tensor, Tensor]:
+        """The best white coordinates and their losses, moving those of a band alone."""
+        shape = white.shape
 
         def evaluate(points: Tensor) -> tuple[Tensor, Tensor]:
-            white = points.view(shape).detach().requires_grad_()
-            losses = self._losses(white, image.pixels(white), distance)
-            (gradient,) = torch.autograd.grad(losses.sum(), white)
-            return losses.detach(), gradient.flatten(1)
+            at = points.view(shape).detach().requires_grad_()
+            losses = self._losses(at, image.pixels(at), distance)
+            (gradient,) = torch.autograd.grad(losses.sum(), at)
+            return losses.detach(), (gradient * band).flatten(1)
 
         search = BatchedLbfgs(
-            evaluate,
-            image.origin(target.images).flatten(1),
-            history=self.history,
-            first_step=self.first_step,
+            evaluate, white.flatten(1), history=self.history, first_step=self.first_step
         )
         plateau = Plateau()
-        for step in range(2, self.passes + 1):
+        passes = max(2, self.passes // len(self.scales))
+        for step in range(2, passes + 1):
             search.advance()
-            pixels = image.pixels(search.point.view(shape))
             run.converged = plateau.reached(run.losses)
-            share = 1.0 if run.converged else step / self.passes
-            if not run.step(float(search.loss.mean()), pixels, share):
+            share = 1.0 if run.converged else step / passes
+            lowest = search.loss.view(-1, self.restarts).min(1).values
+            pixels = image.pixels(search.point.view(shape)[:: self.restarts])
+            if not run.step(float(lowest.mean()), pixels, share):
                 break
-        return pixels
+        return search.point.view(shape), search.loss
 
     def _losses(self, white: Tensor, pixels: Tensor, distance: FeatureDistance) -> Tensor:
         colour = (pixels.mean((2, 3)) - GREY).square().mean(1)

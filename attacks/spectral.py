@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from splitdeploy.attacks.leakage.prior import NATURAL_IMAGES, GaussianPrior
+from splitdeploy.attacks.leakage.prior import NATURAL_IMAGES, GaussianPrior, radial_frequency
 
 GREY = 0.5
 """The mean of the prior, in every channel."""
@@ -30,6 +30,7 @@ class SpectralImage:
         exponent: Of the power law: 2 is that of natural pictures, smaller gives fine detail more
             of each step.
         dtype: In which to compute.
+        device: Where to compute.
 
     Attributes:
         shape: As given.
@@ -42,11 +43,12 @@ class SpectralImage:
         *,
         exponent: float = 2.0,
         dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
     ) -> None:
         law = replace(NATURAL_IMAGES, exponent=(exponent,) * 3)
         prior = GaussianPrior(shape, law)
         self.shape = shape
-        self.deviation = prior.variance.sqrt().to(dtype)
+        self.deviation = prior.variance.sqrt().to(device, dtype)
         self._transform = prior.transform(self.deviation)
 
     def pixels(self, white: Tensor) -> Tensor:
@@ -73,4 +75,16 @@ class SpectralImage:
 
     def origin(self, images: int) -> Tensor:
         """The mean of the prior, a grey picture, as white coefficients ``[images, c, h, w]``."""
-        return torch.zeros(images, *self.shape, dtype=self.deviation.dtype)
+        return self.deviation.new_zeros(images, *self.shape)
+
+    def band(self, share: float) -> Tensor:
+        """Which coefficients have a radial frequency up to a share of the highest.
+
+        Args:
+            share: On (0, 1]; 1 takes them all.
+
+        Returns:
+            ``[h, w]``: 1 for those, 0 for the others; the constant is always among them.
+        """
+        radius = radial_frequency(*self.shape[1:])
+        return (radius <= share * radius.max()).to(self.deviation)

@@ -204,7 +204,9 @@ class Transform:
     def __init__(self, shape: tuple[int, int, int], like: Tensor) -> None:
         c, h, w = shape
         self._shape = shape
-        colours = torch.tensor(_LUMINANCE_FIRST, dtype=torch.float64) if c == 3 else torch.eye(c)
+        colours = torch.tensor(
+            _LUMINANCE_FIRST if c == 3 else np.eye(c).tolist(), dtype=torch.float64, device="cpu"
+        )
         self._colours = colours.to(like)
         self._rows = dct_matrix(h, dtype=torch.float64).to(like)
         self._columns = dct_matrix(w, dtype=torch.float64).to(like)
@@ -252,8 +254,8 @@ def radial_frequency(h: int, w: int) -> Tensor:
         ``[h, w]`` in cycles a pixel, float64. The constant has half the lowest frequency there
         would otherwise be: its variance must be finite.
     """
-    u = torch.arange(h, dtype=torch.float64).unsqueeze(1) / (2 * h)
-    v = torch.arange(w, dtype=torch.float64).unsqueeze(0) / (2 * w)
+    u = torch.arange(h, dtype=torch.float64, device="cpu").unsqueeze(1) / (2 * h)
+    v = torch.arange(w, dtype=torch.float64, device="cpu").unsqueeze(0) / (2 * w)
     radius = torch.sqrt(u**2 + v**2)
     radius[0, 0] = 0.25 / max(h, w)
     return radius
