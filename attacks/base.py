@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from splitdeploy.attacks.quality import judge
+from splitdeploy.attacks.judging import Judges, judged
 from splitdeploy.attacks.steps import Run
 from splitdeploy.attacks.target import AttackTarget, TargetView
 from splitdeploy.attacks.threat import ThreatModel
@@ -195,6 +195,7 @@ def run_attack(
     deadline_s: float | None = None,
     progress: Progress | None = None,
     folder: Path | None = None,
+    judges: Judges | None = None,
 ) -> tuple[AttackRecord, Reconstruction]:
     """Attack, and judge by the originals, which the attack itself never gets.
 
@@ -205,6 +206,7 @@ def run_attack(
         deadline_s: Seconds that the attack may take.
         progress: Told the share that is done.
         folder: Where an attack that trains keeps its state; None for nowhere.
+        judges: What to judge by beside the originals: a gallery, a classifier.
 
     Returns:
         The row for the report, and the reconstruction.
@@ -218,18 +220,21 @@ def run_attack(
             f"expected originals of shape {list(expected)} to judge by, got {list(originals.shape)}"
         )
     found = attack(target, deadline_s=deadline_s, progress=progress, folder=folder)
-    quality = judge(found.pixels, originals)
+    fields = dict(judged(found.pixels, originals, judges or Judges(), converged=found.converged))
     record = AttackRecord(
         name=attack.name,
         preset=attack.preset_name,
-        threat_model=str(attack.threat),
-        psnr_db=quality.psnr_db,
-        ssim=quality.ssim,
-        mse=quality.mse,
-        ssim_ci95=quality.ssim_ci95,
-        images=quality.images,
+        threat_model=_threat_in_words(attack, target),
         seconds=found.seconds,
         converged=found.converged,
         steps=found.steps,
+        notes=(*found.notes, *fields.pop("notes")),
+        **fields,
     )
     return record, found
+
+
+def _threat_in_words(attack: Attack, target: AttackTarget) -> str:
+    """What was granted, and what the pictures were that the attacker had of his own."""
+    granted = attack.threat.auxiliary_data and target.auxiliary is not None
+    return f"{attack.threat} ({target.auxiliary})" if granted else str(attack.threat)

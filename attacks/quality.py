@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 from torch.nn import functional as F
 
+from splitdeploy.attacks.intervals import student95
+
+Mode = Literal["standard", "he2019"]
+"""Which SSIM: that of Wang et al., or that of He et al.'s code, for reproductions alone."""
+
 _WINDOW = 11
 _SIGMA = 1.5
-_C1 = 0.01**2
-_C2 = 0.03**2
+_HE2019_WINDOW = 7
+_K1 = 0.01
+_K2 = 0.03
 _MSE_FLOOR = 1e-20  # caps the PSNR of an exact reconstruction at 200 dB: a report holds no infinity
+_MOST_DB = 200.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Quality:
         ssim_ci95: A 95 % interval for the mean of ``ssim`` over images like these (Student's t);
             all of [-1, 1] for a single image, which says nothing of the others.
         images: How many there were.
+        psnr_ci95_db: Likewise for ``psnr_db``, on [0, 200].
+        mse_ci95: Likewise for ``mse``, on [0, 1].
     """
 
     psnr_db: float
@@ -35,26 +43,32 @@ class Quality:
     mse: float
     ssim_ci95: tuple[float, float]
     images: int
+    psnr_ci95_db: tuple[float, float]
+    mse_ci95: tuple[float, float]
 
 
-def judge(reconstruction: Tensor, originals: Tensor) -> Quality:
+def judge(reconstruction: Tensor, originals: Tensor, *, mode: Mode = "standard") -> Quality:
     """Compare reconstructions with their originals; both are clamped to [0, 1] before.
 
     Args:
         reconstruction: ``[n, c, h, w]``, finite.
         originals: ``[n, c, h, w]``.
+        mode: Which SSIM; ``he2019`` to compare with that paper's tables, and for nothing else.
 
     Returns:
         The means over the n images.
     """
     x, y = _prepare(reconstruction, originals)
-    similarity = ssim(x, y)
+    ratios, errors = psnr_db(x, y), mse(x, y)
+    similarity = ssim(x, y) if mode == "standard" else ssim_he2019(x, y)
     return Quality(
-        psnr_db=float(psnr_db(x, y).mean()),
+        psnr_db=float(ratios.mean()),
         ssim=float(similarity.mean()),
-        mse=float(mse(x, y).mean()),
-        ssim_ci95=_interval95(similarity),
+        mse=float(errors.mean()),
+        ssim_ci95=student95(similarity, -1.0, 1.0),
         images=len(x),
+        psnr_ci95_db=student95(ratios, 0.0, _MOST_DB),
+        mse_ci95=student95(errors, 0.0, 1.0),
     )
 
 
@@ -102,16 +116,56 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
         ``[n]``, float64.
     """
     x, y = _prepare(x, y)
+    size = _fitting(_WINDOW, x)
+    offsets = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
+    kernel = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
+    return _similarity(x, y, kernel / kernel.sum(), torch.ones_like(x[:, :1, 0, 0]), 1.0)
+
+
+def ssim_he2019(reconstruction: Tensor, originals: Tensor) -> Tensor:
+    """Structural similarity as the code around He et al. 2019 computes it.
+
+    scikit-image's default: a uniform window of 7 pixels and the sample covariance; and as the
+    range of each picture not 1 but what its *reconstruction* spans, so that it is not symmetric,
+    and a pale reconstruction is punished less. A flat one spans nothing, where the published code
+    divides by zero; its range here is 1.
+
+    Args:
+        reconstruction: ``[n, c, h, w]``, clamped to [0, 1] here.
+        originals: ``[n, c, h, w]``, likewise.
+
+    Returns:
+        ``[n]``, float64.
+    """
+    x, y = _prepare(reconstruction, originals)
+    size = _fitting(_HE2019_WINDOW, x)
+    flat = x.flatten(1)
+    spans = flat.amax(1) - flat.amin(1)
+    spans = torch.where(spans > 0, spans, 1.0).unsqueeze(1)
+    kernel = torch.full((size,), 1.0 / size, dtype=x.dtype, device=x.device)
+    return _similarity(x, y, kernel, spans, size**2 / max(1, size**2 - 1))
+
+
+def _similarity(x: Tensor, y: Tensor, kernel: Tensor, spans: Tensor, unbiased: float) -> Tensor:
+    """The mean over places and channels; ``spans``, ``[n, 1]``, is the range of each picture."""
     n, c, h, w = x.shape
     moments = torch.cat([x, y, x * x, y * y, x * y]).view(5 * n * c, 1, h, w)
     # In float64: variances are differences of close numbers where a picture is flat.
-    blurred = _blur(moments).view(5, n, -1)
+    rows = F.conv2d(moments, kernel.view(1, 1, -1, 1))
+    blurred = F.conv2d(rows, kernel.view(1, 1, 1, -1)).view(5, n, -1)
     mean_x, mean_y, square_x, square_y, product = blurred.unbind(0)
-    variances = square_x - mean_x**2 + square_y - mean_y**2
-    covariance = product - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
-    structure = (2 * covariance + _C2) / (variances + _C2)
+    variances = unbiased * (square_x - mean_x**2 + square_y - mean_y**2)
+    covariance = unbiased * (product - mean_x * mean_y)
+    c1, c2 = (_K1 * spans) ** 2, (_K2 * spans) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (variances + c2)
     return (luminance * structure).mean(1)
+
+
+def _fitting(window: int, pictures: Tensor) -> int:
+    """The window, or the widest odd one that fits."""
+    shortest = min(pictures.shape[-2:])
+    return min(window, shortest if shortest % 2 else shortest - 1) or 1
 
 
 def _prepare(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,25 +174,5 @@ def _prepare(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             f"expected two batches [n, c, h, w] of one shape, got {list(x.shape)} and "
             f"{list(y.shape)}"
         )
-    return x.detach().double().clamp(0.0, 1.0), y.detach().double().clamp(0.0, 1.0)
-
-
-def _blur(planes: Tensor) -> Tensor:
-    """Gaussian-weighted means of ``[m, 1, h, w]`` over every place where the window fits."""
-    shortest = min(planes.shape[-2:])
-    size = min(_WINDOW, shortest if shortest % 2 else shortest - 1) or 1
-    offsets = torch.arange(size, dtype=planes.dtype) - size // 2
-    kernel = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    kernel /= kernel.sum()
-    rows = F.conv2d(planes, kernel.view(1, 1, -1, 1))
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1))
-
-
-def _interval95(values: Tensor) -> tuple[float, float]:
-    """Student's t interval for the mean, within the range that an SSIM can have."""
-    n = len(values)
-    if n < 2:
-        return (-1.0, 1.0)
-    mean, spread = float(values.mean()), float(values.std())
-    half = float(stdtrit(n - 1, 0.975)) * spread / math.sqrt(n)
-    return (max(-1.0, mean - half), min(1.0, mean + half))
+    x = x.detach().to(y.device, torch.float64)
+    return x.clamp(0.0, 1.0), y.detach().double().clamp(0.0, 1.0)

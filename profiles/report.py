@@ -136,6 +136,15 @@ class AttackRecord:
         oracle: Whether the ground truth chose anything; always False in a sweep.
         steps: How many optimisation steps it made; 0 where it has none.
         picture: The file with originals and reconstructions, relative to the run folder.
+        psnr_ci95_db: A 95 % interval for the mean of ``psnr_db``; None where it was not taken.
+        mse_ci95: A 95 % interval for the mean of ``mse``.
+        lpips: Mean perceptual distance, 0 for the same; None where its network is not at hand.
+        identified: The share of originals that their reconstructions pick out of a gallery.
+        identified_ci95: A 95 % interval for it (Wilson).
+        identified_chance: The share that random picking would tell: one over the gallery.
+        class_kept: The share of reconstructions in which a classifier sees the original's class.
+        verdict: What it means, in words.
+        notes: What a reader has to know besides: a divergence, whose classifier told the class.
     """
 
     name: str
@@ -151,6 +160,15 @@ class AttackRecord:
     oracle: bool = False
     steps: int = 0
     picture: str | None = None
+    psnr_ci95_db: tuple[float, float] | None = None
+    mse_ci95: tuple[float, float] | None = None
+    lpips: float | None = None
+    identified: float | None = None
+    identified_ci95: tuple[float, float] | None = None
+    identified_chance: float | None = None
+    class_kept: float | None = None
+    verdict: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,7 +182,10 @@ class Baseline:
 
 @dataclass(frozen=True)
 class CutReport:
-    """Everything that is known of one cut. A failed one keeps its row, with ``error`` set."""
+    """Everything that is known of one cut. A failed one keeps its row, with ``error`` set.
+
+    ``attack_notes`` say which attacks were not run, and why.
+    """
 
     cut: CutPoint
     uplink_bps_needed: float | None = None
@@ -178,6 +199,7 @@ class CutReport:
     feasible: bool = True
     violations: tuple[str, ...] = ()
     error: str | None = None
+    attack_notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -194,6 +194,11 @@ def _pair(node: Node) -> tuple[float, float]:
     return low.number(), high.number()
 
 
+def _optional_pair(node: Node, key: str) -> tuple[float, float] | None:
+    child = node.get(key)
+    return _pair(child) if child else None
+
+
 def _interval(node: Node) -> tuple[float, float | None]:
     low, high = _ends(node)
     return low.number(), None if high.value is None else high.number()
@@ -226,6 +231,7 @@ def _cut(node: Node) -> CutReport:
         feasible=node["feasible"].flag(),
         violations=_texts(node["violations"]),
         error=_optional_text(node, "error"),
+        attack_notes=_optional_texts(node, "attack_notes"),
     )
 
 
@@ -304,6 +310,21 @@ def _leakage(node: Node) -> LeakageRecord:
     )
 
 
+def attack_from_json(document: object) -> AttackRecord:
+    """One attack from its document, as it stands in a cut's ``attacks``.
+
+    Args:
+        document: What ``json.loads`` gave.
+
+    Returns:
+        The attack.
+
+    Raises:
+        ReportError: A value in it is missing or of another type; the message names its JSON path.
+    """  # noqa: DOC502
+    return _attack(Node(document, document="attack"))
+
+
 def _attack(node: Node) -> AttackRecord:
     return AttackRecord(
         name=node["name"].text(),
@@ -319,6 +340,15 @@ def _attack(node: Node) -> AttackRecord:
         oracle=node["oracle"].flag(),
         steps=_optional_integer(node, "steps") or 0,
         picture=_optional_text(node, "picture"),
+        psnr_ci95_db=_optional_pair(node, "psnr_ci95_db"),
+        mse_ci95=_optional_pair(node, "mse_ci95"),
+        lpips=_optional_number(node, "lpips"),
+        identified=_optional_number(node, "identified"),
+        identified_ci95=_optional_pair(node, "identified_ci95"),
+        identified_chance=_optional_number(node, "identified_chance"),
+        class_kept=_optional_number(node, "class_kept"),
+        verdict=_optional_text(node, "verdict"),
+        notes=_optional_texts(node, "notes"),
     )
 
 

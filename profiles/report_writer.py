@@ -12,6 +12,7 @@ from splitdeploy.profiles.network import NetworkProfile
 from splitdeploy.profiles.report import (
     SCHEMA_VERSION,
     AttackRecord,
+    Baseline,
     CutReport,
     Estimate,
     LeakageRecord,
@@ -134,14 +135,10 @@ def row_to_json(row: CutReport) -> dict[str, Any]:
         "energy_j": row.energy_j and dict(vars(row.energy_j)),
         "edge_memory_bytes": row.edge_memory_bytes,
         "leakage": row.leakage and _leakage(row.leakage),
-        "attacks": [_attack(attack) for attack in row.attacks],
-        "baseline": row.baseline
-        and {
-            "psnr_db": finite_or_none(row.baseline.psnr_db),
-            "ssim": row.baseline.ssim,
-            "mse": row.baseline.mse,
-        },
+        "attacks": [attack_to_json(attack) for attack in row.attacks],
+        "baseline": row.baseline and baseline_to_json(row.baseline),
         "strongest_attack": strongest and strongest.name,
+        "attack_notes": list(row.attack_notes),
         "feasible": row.feasible,
         "violations": list(row.violations),
         "error": row.error,
@@ -174,11 +171,33 @@ def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
     return None if estimate is None else dict(vars(estimate))
 
 
-def _attack(attack: AttackRecord) -> dict[str, Any]:
+def attack_to_json(attack: AttackRecord) -> dict[str, Any]:
+    """The document of an attack, as it stands in a cut's ``attacks``.
+
+    Args:
+        attack: What to write.
+
+    Returns:
+        Its document.
+    """
     document = dict(vars(attack))
     document["psnr_db"] = finite_or_none(attack.psnr_db)
-    document["ssim_ci95"] = list(attack.ssim_ci95)
+    for key in ("ssim_ci95", "psnr_ci95_db", "mse_ci95", "identified_ci95"):
+        document[key] = None if document[key] is None else list(document[key])
+    document["notes"] = list(attack.notes)
     return document
+
+
+def baseline_to_json(baseline: Baseline) -> dict[str, Any]:
+    """The document of the best guess without smashed data.
+
+    Args:
+        baseline: What to write.
+
+    Returns:
+        Its document.
+    """
+    return {**vars(baseline), "psnr_db": finite_or_none(baseline.psnr_db)}
 
 
 def finite_or_none(value: float) -> float | None:

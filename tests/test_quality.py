@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from skimage.metrics import structural_similarity
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
@@ -13,7 +14,7 @@ from torchmetrics.functional.image import (
 
 from splitdeploy.attacks.baselines import best_baseline, trivial_reconstructions
 from splitdeploy.attacks.images import load_photographs
-from splitdeploy.attacks.quality import judge, mse, psnr_db, ssim
+from splitdeploy.attacks.quality import judge, mse, psnr_db, ssim, ssim_he2019
 
 
 def pairs(shape: tuple[int, int, int], noise: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,6 +45,25 @@ def test_ssim_agrees_with_skimage() -> None:
             use_sample_covariance=False,
         )  # fmt: skip
         assert float(ssim(x, y)[i]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 48), (1, 28, 28), (3, 7, 7)])
+def test_the_ssim_of_he2019_agrees_with_skimage(shape: tuple[int, int, int]) -> None:
+    x, y = pairs(shape, 0.1)
+    x = 0.2 + 0.5 * x  # pale, so that its range is not 1
+    for i in range(len(x)):
+        found, original = (t[i].double().numpy() for t in (x, y))
+        expected = structural_similarity(
+            found, original, channel_axis=0, data_range=found.max() - found.min()
+        )
+        assert float(ssim_he2019(x, y)[i]) == pytest.approx(expected, abs=1e-9)
+    assert judge(x, y, mode="he2019").ssim == pytest.approx(float(ssim_he2019(x, y).mean()))
+    assert judge(x, y, mode="he2019").psnr_db == judge(x, y).psnr_db
+
+
+def test_a_flat_reconstruction_has_a_he2019_similarity_too() -> None:
+    _, y = pairs((3, 16, 16), 0.0)
+    assert torch.isfinite(ssim_he2019(torch.full_like(y, 0.5), y)).all()
 
 
 def test_psnr_agrees_with_torchmetrics_image_by_image() -> None:
@@ -81,7 +101,22 @@ def test_the_interval_holds_the_mean_and_one_picture_tells_nothing() -> None:
     # Student's t with two degrees of freedom: 4.3027.
     assert high - low == pytest.approx(2 * 4.3027 * float(values.std()) / 3**0.5, rel=1e-4)
     assert low < quality.ssim < high
-    assert judge(x[:1], y[:1]).ssim_ci95 == (-1.0, 1.0)
+    alone = judge(x[:1], y[:1])
+    assert alone.ssim_ci95 == (-1.0, 1.0)
+    assert (alone.psnr_ci95_db, alone.mse_ci95) == ((0.0, 200.0), (0.0, 1.0))
+
+
+def test_every_mean_has_the_interval_that_scipy_gives_it() -> None:
+    x, y = pairs((3, 64, 64), 0.02)
+    quality = judge(x, y)
+    for values, mean, interval in (
+        (ssim(x, y), quality.ssim, quality.ssim_ci95),
+        (psnr_db(x, y), quality.psnr_db, quality.psnr_ci95_db),
+        (mse(x, y), quality.mse, quality.mse_ci95),
+    ):
+        expected = stats.t.interval(0.95, 2, float(values.mean()), stats.sem(values.numpy()))
+        assert mean == pytest.approx(float(values.mean()))
+        assert interval == pytest.approx(expected)
 
 
 def test_two_shapes_are_refused() -> None:

@@ -70,9 +70,12 @@ tensor = st.builds(
 cut_point = st.builds(
     CutPoint, text, count, texts(tensor), count, count, count, count, count, count
 )
+interval = st.tuples(finite, finite)
 attack = st.builds(
-    r.AttackRecord, text, text, text, psnr, finite, some, st.tuples(finite, finite), count, some,
-    st.booleans(), st.booleans(), count, maybe(text),
+    r.AttackRecord, text, text, text, psnr, finite, some, interval, count, some,
+    st.booleans(), st.booleans(), count, maybe(text), maybe(interval), maybe(interval),
+    maybe(finite), maybe(finite), maybe(interval), maybe(finite), maybe(finite), maybe(text),
+    texts(),
 )  # fmt: skip
 error = some | st.just(math.inf)
 row = st.builds(
@@ -94,6 +97,7 @@ row = st.builds(
     st.booleans(),
     texts(),
     maybe(text),
+    texts(),
 )  # fmt: skip
 place = st.builds(r.PlaceInfo, text, text, maybe(text), source, text)
 rate = st.floats(min_value=1, max_value=1e12)
@@ -166,7 +170,8 @@ def test_the_keys_are_the_contract() -> None:
     assert {
         "name", "index", "tensors", "payload_bytes", "uplink_bps_needed", "edge_macs",
         "cloud_macs", "verified", "latency_s", "energy_j", "edge_memory_bytes", "leakage",
-        "attacks", "baseline", "strongest_attack", "feasible", "violations", "error",
+        "attacks", "baseline", "strongest_attack", "attack_notes", "feasible", "violations",
+        "error",
     } <= set(cut)  # fmt: skip
     assert cut["tensors"] == [
         {"name": "layer3.0.out", "shape": [1, 256, 14, 14], "dtype": "float16", "bytes": 100352}
