@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from splitdeploy.attacks.base import Attack
+from splitdeploy.attacks.latent_search import LatentSearch
 from splitdeploy.attacks.least_squares import LeastSquares
 from splitdeploy.attacks.noise_aware import NoiseAware
+from splitdeploy.attacks.pfo import Pfo
 from splitdeploy.attacks.rmle import Rmle, RmlePublished
 from splitdeploy.profiles.errors import UnknownNameError
 
@@ -68,3 +70,5 @@ register(Rmle)
 register(RmlePublished)
 register(LeastSquares)
 register(NoiseAware)
+register(Pfo)
+register(LatentSearch)

@@ -181,4 +181,4 @@ class _Doubling(nn.Module):
         rgb = functional.interpolate(rgb, size=self.size, mode="bilinear")
         x, more = self.block(x, style)
         rgb = rgb + more
-        return (torch.sigmoid(rgb),) if self.last else (x, rgb, style)
+        return (torch.sigmoid(rgb).contiguous(),) if self.last else (x, rgb, style)
