@@ -32,6 +32,19 @@ def trivial_reconstructions(pixels: Tensor) -> dict[str, Tensor]:
     return answers
 
 
+def best_guess(pixels: Tensor) -> tuple[str, Tensor]:
+    """The trivial reconstruction of the highest SSIM, to be shown beside an attack's.
+
+    Args:
+        pixels: The originals, ``[n, c, h, w]`` on [0, 1].
+
+    Returns:
+        Its name and its pictures ``[n, c, h, w]``.
+    """
+    answers = trivial_reconstructions(pixels)
+    return max(answers.items(), key=lambda item: judge(item[1], pixels).ssim)
+
+
 def best_baseline(pixels: Tensor) -> Baseline:
     """The best that a trivial reconstruction reaches, each metric on its own.
 

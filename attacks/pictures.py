@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from splitdeploy.profiles.errors import OutputError
 from splitdeploy.profiles.store import write_atomically
 
 _GAP = 2  # pixels of white between pictures
+_TEXT = 15  # height of a caption's letters
+_LEAST_SIDE = 96  # of a picture on a sheet: smaller ones are enlarged
 
 
 def save_comparison(
@@ -35,7 +38,47 @@ def save_comparison(
     rows = [originals, reconstructions] if baseline is None else [
         originals, reconstructions, baseline,
     ]  # fmt: skip
-    picture = Image.fromarray(_grid(rows))
+    _write(path, Image.fromarray(_grid(rows)))
+
+
+def save_sheet(path: Path, rows: Sequence[tuple[str, Tensor]]) -> None:
+    """Write a PNG of several rows of pictures, each below its caption.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        rows: Captions, and pictures ``[n, c, h, w]`` on [0, 1] of one shape.
+
+    Raises:
+        OutputError: The place cannot be written.
+    """  # noqa: DOC502
+    font = _font()
+    side = min(rows[0][1].shape[2:])
+    factor = max(1, -(-_LEAST_SIDE // side))
+    strips = [
+        Image.fromarray(_grid([pictures]).repeat(factor, 0).repeat(factor, 1))
+        for _, pictures in rows
+    ]
+    line = 2 * _TEXT
+    texts = [font.getlength(caption) for caption, _ in rows]
+    width = round(max(*texts, *(strip.width for strip in strips))) + 2 * _TEXT
+    height = sum(strip.height + line for strip in strips) + _TEXT
+    sheet = Image.new("RGB", (width, height), "white")
+    draw, top = ImageDraw.Draw(sheet), 0
+    for (caption, _), strip in zip(rows, strips, strict=True):
+        draw.text((_TEXT, top + _TEXT // 2), caption, fill="black", font=font)
+        sheet.paste(strip, (_TEXT, top + line))
+        top += line + strip.height
+    _write(path, sheet)
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """A font that has every letter of a caption; it comes with matplotlib."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), _TEXT)
+
+
+def _write(path: Path, picture: Image.Image) -> None:
     out = io.BytesIO()
     picture.save(out, format="PNG")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from splitdeploy.profiles.store import write_atomically
 STATE_FOLDER = "state"
 """Its name in a run folder."""
 
+_KEY = "key.json"
+
 
 def holds_rows(folder: Path) -> bool:
-    """Whether a state folder holds a finished row."""
-    return any(folder.glob("cut-*.json"))
+    """Whether a state folder holds a finished row, of a sweep or of attacks on one cut."""
+    return any(folder.glob("cut-*.json")) or any(folder.glob("attack-*.json"))
 
 
 class State:
@@ -34,15 +37,7 @@ class State:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
         self._folder = folder
-        text = json.dumps(settings, sort_keys=True, default=str)
-        key = hashlib.sha256(text.encode()).hexdigest()
-        kept = resume and self._stored_key() == key
-        if not kept:
-            folder.mkdir(parents=True, exist_ok=True)
-            for stale in folder.glob("cut-*.json"):
-                stale.unlink()
-            write_atomically(folder / "key.json", json.dumps({"key": key}))
-        self.resumed = kept
+        self.resumed = open_state(folder, settings, resume=resume)
 
     def load(self, index: int) -> CutReport | None:
         """The finished row of a cut, or None where there is none that can be read."""
@@ -61,9 +56,32 @@ class State:
     def _path(self, index: int) -> Path:
         return self._folder / f"cut-{index:04d}.json"
 
-    def _stored_key(self) -> str | None:
-        try:
-            stored = json.loads((self._folder / "key.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return stored.get("key") if isinstance(stored, dict) else None
+
+def open_state(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> bool:
+    """Take up a state folder, or clear it where what it holds is of other settings.
+
+    Args:
+        folder: Made where it is missing.
+        settings: What the state depends on.
+        resume: Whether to keep what is there; else it is cleared.
+
+    Returns:
+        Whether it was kept.
+    """
+    text = json.dumps(settings, sort_keys=True, default=str)
+    key = hashlib.sha256(text.encode()).hexdigest()
+    if resume and _stored_key(folder) == key:
+        return True
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    write_atomically(folder / _KEY, json.dumps({"key": key}))
+    return False
+
+
+def _stored_key(folder: Path) -> str | None:
+    try:
+        stored = json.loads((folder / _KEY).read_text())
+    except (OSError, ValueError):
+        return None
+    return stored.get("key") if isinstance(stored, dict) else None

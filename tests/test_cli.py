@@ -31,8 +31,8 @@ from splitdeploy.profiles.store import CSV_COLUMNS, report_schema
 
 BLOCKS = ["cloud-only", "act", "blocks.0", "blocks.1", "pool", "edge-only"]
 VERBS = (
-    "profile", "cuts", "export", "leakage", "defend", "recommend", "report", "devices", "networks",
-    "attacks",
+    "profile", "cuts", "export", "leakage", "attack", "defend", "recommend", "report", "devices",
+    "networks", "attacks",
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ _COMMANDS = {
     "cuts": "cuts",
     "export": "export",
     "leakage": "leakage",
+    "attack": "attack",
     "defend": "defend",
     "recommend": "recommend",
     "report": "report",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,6 +18,9 @@ from splitdeploy.profiles.units import (
     parse_size_bytes,
     parse_time_s,
 )
+
+if TYPE_CHECKING:
+    from splitdeploy.partitioner.arsenal import Lent
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -73,6 +76,17 @@ image_options = _all(
 labels_option = click.option(
     "--labels", metavar="FILE.csv", type=click.Path(path_type=Path),
     help="Columns file,label: classes of the pictures in --images.",
+)  # fmt: skip
+
+arsenal_options = _all(
+    click.option("--aux-images", metavar="DIR", type=click.Path(path_type=Path),
+                 help="Pictures of the attacker's own; a sub-folder a class gives them labels."),
+    click.option("--aux-labels", metavar="FILE.csv", type=click.Path(path_type=Path),
+                 help="Columns file,label: classes of the pictures in --aux-images."),
+    click.option("--aux-kin", metavar="KIND", default="unknown", show_default=True,
+                 help="How they relate to the victim's: same-set, same-distribution, other."),
+    click.option("--prior", metavar="FILE|module:factory",
+                 help="The attacker's generator of pictures."),
 )  # fmt: skip
 
 format_option = click.option(
@@ -142,6 +156,20 @@ def given_images(images: str) -> Path | None:
         The folder.
     """
     return None if images == "photos" else Path(images)
+
+
+def given_arsenal(given: Mapping[str, Any]) -> Lent:
+    """What ``arsenal_options`` lend the attacker.
+
+    Args:
+        given: With ``aux_images``, ``aux_labels``, ``aux_kin`` and ``prior``.
+
+    Returns:
+        Where it comes from.
+    """
+    from splitdeploy.partitioner.arsenal import Lent
+
+    return Lent(given["aux_images"], given["aux_labels"], given["aux_kin"], given["prior"])
 
 
 def check_labels(given: Mapping[str, Any]) -> None:
