@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from splitdeploy.attacks.base import Attack
+from splitdeploy.attacks.inverse_attack import InverseAttack, InverseBlind
 from splitdeploy.attacks.latent_search import LatentSearch
 from splitdeploy.attacks.least_squares import LeastSquares
 from splitdeploy.attacks.noise_aware import NoiseAware
@@ -72,3 +73,5 @@ register(LeastSquares)
 register(NoiseAware)
 register(Pfo)
 register(LatentSearch)
+register(InverseAttack)
+register(InverseBlind)

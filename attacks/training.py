@@ -103,7 +103,8 @@ def train(
     if done >= steps:
         return
     kept, candidate = None, _states(learners)
-    saved_s = time.perf_counter()
+    # Of the generator before a step: one that is interrupted midway is made again with its numbers.
+    drawn, saved_s = run.generator.get_state(), time.perf_counter()
     try:
         while done < steps:
             _set_rates(learners, rates, done / steps)
@@ -114,10 +115,10 @@ def train(
                 return
             if done % _KEPT_EVERY == 0:
                 kept, candidate = candidate, _states(learners)
-            done += 1
+            done, drawn = done + 1, run.generator.get_state()
             go_on = run.learned(loss, done / steps)
             if checkpoint is not None and time.perf_counter() - saved_s > _SAVED_EVERY_S:
-                _save(learners, run, checkpoint, done)
+                _save(learners, drawn, checkpoint, done)
                 saved_s = time.perf_counter()
             if not go_on:
                 if done < steps:
@@ -125,7 +126,7 @@ def train(
                 return
     finally:
         if checkpoint is not None:
-            _save(learners, run, checkpoint, done)
+            _save(learners, drawn, checkpoint, done)
 
 
 def _set_rates(learners: Sequence[Learner], rates: list[list[float]], share: float) -> None:
@@ -144,8 +145,8 @@ def _fall_back(learners: Sequence[Learner], states: list[dict[str, Tensor]]) -> 
         learner.module.load_state_dict(state)
 
 
-def _save(learners: Sequence[Learner], run: Run, checkpoint: Checkpoint, done: int) -> None:
-    tensors = {"step": torch.tensor(done), "generator": run.generator.get_state()}
+def _save(learners: Sequence[Learner], drawn: Tensor, checkpoint: Checkpoint, done: int) -> None:
+    tensors = {"step": torch.tensor(done, device="cpu"), "generator": drawn}
     for learner in learners:
         for name, tensor in learner.module.state_dict().items():
             tensors[f"{learner.name}/module/{name}"] = tensor

@@ -41,7 +41,13 @@ from splitdeploy.attacks.defences.nopeek import NoPeek
 from splitdeploy.attacks.defences.shredder import Shredder
 from splitdeploy.attacks.defences.target import Target
 from splitdeploy.attacks.defences.utility import utility
-from splitdeploy.attacks.inverse_network import InverseNetwork, invert, train_inverses
+from splitdeploy.attacks.inverse_network import InverseNetwork, invert
+from splitdeploy.attacks.inverse_training import (
+    Pictures,
+    Recipe,
+    standardise_by,
+    train_inverses,
+)
 from splitdeploy.attacks.leakage.curve import gain_curve
 from splitdeploy.attacks.leakage.exact import GAUSSIAN_ENTROPY
 from splitdeploy.attacks.leakage.jacobian import HeadJacobian
@@ -49,6 +55,7 @@ from splitdeploy.attacks.leakage.noise import FixedNoise
 from splitdeploy.attacks.leakage.prior import ImagePrior
 from splitdeploy.attacks.noise_aware import NoiseAware
 from splitdeploy.attacks.quality import judge
+from splitdeploy.attacks.steps import Run
 from splitdeploy.attacks.target import AttackTarget
 from splitdeploy.profiles.errors import SplitdeployError
 
@@ -196,10 +203,14 @@ def measure(setting: Setting, defended: Defended, network: InverseNetwork) -> di
         known = replace(defended, sigmas=defended.sigmas[:64])
         own = replace(defended, sigmas=defended.sigmas[64:], own=True)
     began = time.perf_counter()
-    train_inverses(
-        lambda pixels, generator: [known.send(pixels, generator)],
-        [network], setting.training, epochs=EPOCHS, seed=SEED,
-    )  # fmt: skip
+
+    def observe(pixels: Tensor, generator: torch.Generator) -> list[tuple[Tensor, ...]]:
+        return [known.send(pixels, generator)]
+
+    standardise_by(observe, [network], setting.training[:512].float() / 255.0)
+    steps = Recipe().steps(len(setting.training), EPOCHS)
+    draw = Pictures(setting.training, seed=SEED)
+    train_inverses(observe, [network], draw, steps, Run(SEED, None, None))
     originals = setting.test.pixels()
     with torch.no_grad():
         sent = own.send(originals, torch.Generator().manual_seed(SEED + 1))

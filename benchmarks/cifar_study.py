@@ -30,7 +30,13 @@ from scipy.special import digamma
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 
-from splitdeploy.attacks.inverse_network import InverseNetwork, invert, train_inverses
+from splitdeploy.attacks.inverse_network import InverseNetwork, invert
+from splitdeploy.attacks.inverse_training import (
+    Pictures,
+    Recipe,
+    standardise_by,
+    train_inverses,
+)
 from splitdeploy.attacks.leakage.class_radius import class_radius
 from splitdeploy.attacks.leakage.distance_correlation import distance_correlation
 from splitdeploy.attacks.leakage.exact import GAUSSIAN_ENTROPY
@@ -46,6 +52,7 @@ from splitdeploy.attacks.leakage.prior import ImagePrior, default_prior
 from splitdeploy.attacks.leakage.sides import Whitened
 from splitdeploy.attacks.pictures import save_comparison
 from splitdeploy.attacks.quality import judge
+from splitdeploy.attacks.steps import Run
 from splitdeploy.profiles.store import write_atomically
 
 matplotlib.use("Agg")
@@ -107,7 +114,10 @@ def attack(data: Path, out: Path) -> None:
             group = pending[start : start + TOGETHER]
             began = time.perf_counter()
             networks, observe = _networks(net, sigmas, group)
-            train_inverses(observe, networks, training.images, epochs=EPOCHS, seed=SEED)
+            standardise_by(observe, networks, training.pixels()[:512])
+            steps = Recipe().steps(len(training.images), EPOCHS)
+            draw = Pictures(training.images, seed=SEED)
+            train_inverses(observe, networks, draw, steps, Run(SEED, None, None))
             seconds = (time.perf_counter() - began) / len(group)
             with torch.no_grad():
                 sent = observe(originals, torch.Generator().manual_seed(SEED + 1))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
+from splitdeploy.attacks.auxiliary import Auxiliary
 from splitdeploy.attacks.base import run_attack
 from splitdeploy.attacks.defences.adaptive import Send, observe_defended
 from splitdeploy.attacks.defences.base import Defended, Perturbation, Victim
@@ -18,12 +18,14 @@ from splitdeploy.attacks.defences.utility import Utility, utility
 from splitdeploy.attacks.leakage.noise import PrecisionNoise
 from splitdeploy.attacks.leakage.prior import ImagePrior
 from splitdeploy.attacks.registry import find_attack
-from splitdeploy.partitioner.learned_attack import attack_by_network
 from splitdeploy.profiles.errors import AttackError, LeakageError
 from splitdeploy.profiles.report import AttackRecord, LeakageRecord
 
 LEAKAGE_SHARE = 0.4
 """The part of a row's time that its leakage may take; the attacks share the rest."""
+
+_LEARNED = "inverse-network"
+"""The attack that learns from pictures: trained on what the defence sends, it adapts to any."""
 
 
 @dataclass(frozen=True)
@@ -188,19 +190,22 @@ def _attacked(defended: Defended, bench: Bench, send: Send | None) -> tuple[Atta
     target = observe_defended(
         defended, pixels, queries=bench.queries, seed=bench.seed, send=send, rounding=rounding
     )
-    chosen = [find_attack(name).preset(seed=bench.seed) for name in bench.attacks]
-    chosen = [attack for attack in chosen if attack.applies(target)]
-    count = len(chosen) + (bench.auxiliary is not None)
-    share_s = (1.0 - LEAKAGE_SHARE) * bench.seconds / max(1, count)
-    records = [run_attack(attack, target, pixels, deadline_s=share_s)[0] for attack in chosen]
+    names = list(bench.attacks)
     if bench.auxiliary is not None:
-        seen = partial(observe_defended, defended, queries=bench.queries, rounding=rounding)
-        records.append(
-            attack_by_network(
-                lambda images, seed: seen(images, seed=seed).observation,
-                target, bench.auxiliary, pixels, deadline_s=share_s, seed=bench.seed,
-            )
-        )  # fmt: skip
+        target = replace(
+            target,
+            auxiliary=Auxiliary(bench.auxiliary),
+            query=lambda images, seed: (
+                observe_defended(
+                    defended, images, queries=bench.queries, seed=seed, rounding=rounding
+                ).observation
+            ),
+        )
+        names += [name for name in (_LEARNED,) if name not in names]
+    chosen = [find_attack(name).preset(seed=bench.seed) for name in names]
+    chosen = [attack for attack in chosen if attack.applies(target)]
+    share_s = (1.0 - LEAKAGE_SHARE) * bench.seconds / max(1, len(chosen))
+    records = [run_attack(attack, target, pixels, deadline_s=share_s)[0] for attack in chosen]
     if not records:
         raise AttackError(
             f"none of the attacks {', '.join(bench.attacks)} applies to this head: name others"

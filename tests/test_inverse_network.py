@@ -4,8 +4,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from splitdeploy.attacks.inverse_network import InverseNetwork, invert, train_inverses
+from splitdeploy.attacks.inverse_network import InverseNetwork, invert
+from splitdeploy.attacks.inverse_training import (
+    Observe,
+    Pictures,
+    Recipe,
+    standardise_by,
+    train_inverses,
+)
+from splitdeploy.attacks.maps import as_map, map_shape
+from splitdeploy.attacks.steps import Run
 from splitdeploy.profiles.errors import AttackError
+
+
+def trained(
+    observe: Observe, networks: list[InverseNetwork], images: Tensor, epochs: int, batch: int
+) -> Run:
+    run, recipe = Run(0, None, None), Recipe(batch=batch)
+    standardise_by(observe, networks, images)
+    steps = recipe.steps(len(images), epochs)
+    assert train_inverses(observe, networks, Pictures(images), steps, run, recipe) == steps
+    return run
 
 
 def pictures(n: int, seed: int) -> Tensor:
@@ -32,7 +51,7 @@ def test_learns_what_a_linear_head_with_noise_lets_through() -> None:
 
     training, test = pictures(512, 1), pictures(64, 2)
     network = InverseNetwork([(6, 4, 4)], (3, 8, 8), width=16)
-    train_inverses(observe, [network], training, epochs=10, batch=32)
+    trained(observe, [network], training, epochs=10, batch=32)
     generator = torch.Generator().manual_seed(3)
     (sent,) = observe(test, generator)
     error = float((invert(network, sent) - test).square().mean())
@@ -58,13 +77,15 @@ def test_networks_trained_side_by_side_are_those_trained_alone() -> None:
 
     training = pictures(128, 1)
     together, alone = networks(), networks()
-    train_inverses(observe, together, training, epochs=1, batch=64)
-    train_inverses(lambda x, g: observe(x, g)[1:], alone[1:], training, epochs=1, batch=64)
+    trained(observe, together, training, epochs=1, batch=64)
+    trained(lambda x, g: observe(x, g)[1:], alone[1:], training, epochs=1, batch=64)
     z = observe(training[:4], torch.Generator())[1]
     assert torch.equal(invert(together[1], z), invert(alone[1], z))
 
 
-@pytest.mark.parametrize("shape", [(10,), (4, 6), (7, 3, 5), (2, 16, 16)])
+@pytest.mark.parametrize(
+    "shape", [(10,), (4, 6), (10, 6), (7, 3, 5), (6, 6, 5), (2, 16, 16), (2, 3, 4, 5), ()]
+)
 def test_takes_vectors_tokens_and_maps_of_any_size(shape: tuple[int, ...]) -> None:
     network = InverseNetwork([shape, (3, 8, 8)], (3, 8, 8), width=8)
     tensors = (torch.randn(5, *shape), torch.randn(5, 3, 8, 8))
@@ -84,22 +105,44 @@ def test_a_dead_channel_is_not_blown_up() -> None:
     assert torch.allclose(invert(network, (z,)), invert(network, (later,)), atol=1e-2)
 
 
-def test_ends_at_the_deadline() -> None:
-    made: list[float] = []
-    network = InverseNetwork([(3, 8, 8)], (3, 8, 8), width=8)
-    train_inverses(
-        lambda x, g: [(x,)], [network], pictures(64, 1), epochs=9, batch=32, progress=made.append,
-        deadline=lambda: len(made) == 3,
-    )  # fmt: skip
-    assert len(made) == 3
+def test_each_picture_comes_as_often_as_any_other() -> None:
+    own = Pictures(torch.rand(10, 1, 4, 4), seed=3)
+    rows = torch.cat([own.rows(done, 4) for done in range(5)])
+    assert all(int((rows == row).sum()) == 2 for row in range(10))
+    assert rows[:10].tolist() != rows[10:].tolist()
+    ordered = Pictures(torch.rand(3, 1, 4, 4), shuffle=False)
+    assert torch.cat([ordered.rows(done, 2) for done in range(3)]).tolist() == [0, 1, 2, 0, 1, 2]
 
 
-def test_too_few_pictures_are_told() -> None:
-    network = InverseNetwork([(3, 8, 8)], (3, 8, 8), width=8)
-    with pytest.raises(AttackError, match=r"expected at least 64 pictures .*, got 3"):
-        train_inverses(lambda x, g: [(x,)], [network], pictures(3, 1))
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((16, 5, 7), (16, 5, 7)),
+        ((7, 7, 16), (16, 7, 7)),
+        ((49, 16), (16, 7, 7)),
+        ((50, 16), (32, 7, 7)),
+        ((48, 16), None),
+        ((512, 1, 1), None),
+        ((10,), None),
+        ((2, 3, 4, 5), None),
+    ],
+)
+def test_maps_are_told_from_vectors(
+    shape: tuple[int, ...], expected: tuple[int, int, int] | None
+) -> None:
+    assert map_shape(shape) == expected
+    assert as_map(torch.zeros(2, *shape)).shape[1:] == (expected or (torch.Size(shape).numel(),))
 
 
-def test_a_tensor_of_four_dimensions_is_told() -> None:
-    with pytest.raises(AttackError, match=r"one to three dimensions, got \[\(1, 2, 3, 4\)\]"):
-        InverseNetwork([(1, 2, 3, 4)], (3, 8, 8), width=8)
+def test_tokens_lie_where_they_came_from() -> None:
+    image = torch.rand(2, 16, 7, 7)
+    tokens = image.flatten(2).transpose(1, 2)
+    assert torch.equal(as_map(tokens), image)
+    classed = as_map(torch.cat([torch.full((2, 1, 16), 9.0), tokens], dim=1))
+    assert torch.equal(classed[:, :16], image)
+    assert bool((classed[:, 16:] == 9.0).all())
+
+
+def test_no_tensors_are_told() -> None:
+    with pytest.raises(AttackError, match="at least one boundary tensor to decode, got none"):
+        InverseNetwork([], (3, 8, 8), width=8)
