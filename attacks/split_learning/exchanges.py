@@ -28,13 +28,7 @@ def ignore(_message: Message) -> None:
 
 
 class Exchange(Protocol):
-    """The messages of one batch between one client and the server.
-
-    Attributes:
-        observe: Told every message that the server sends or receives.
-    """
-
-    observe: Observe
+    """The messages of one batch between one client and the server."""
 
     def __call__(self, client: Client, rows: Tensor) -> float:
         """Train on a batch, and the loss of it."""

@@ -137,7 +137,7 @@ class Part(nn.Module):
 
     def _learn(self, entered: Tensor, left: Tensor, gradient: Tensor | None) -> Tensor:
         self.optimiser.zero_grad()
-        left.backward(gradient)
+        torch.autograd.backward([left], None if gradient is None else [gradient])
         self.optimiser.step()
         self.steps += 1
         return torch.zeros_like(entered) if entered.grad is None else entered.grad.detach()
