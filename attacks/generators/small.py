@@ -125,6 +125,24 @@ class Residual(nn.Module):
         return x + inner
 
 
+def downwards(architecture: Architecture) -> tuple[nn.Sequential, tuple[int, int, int]]:
+    """The generator's resolutions backwards, for an encoder or a discriminator.
+
+    Args:
+        architecture: The generator's.
+
+    Returns:
+        From pixels ``[n, c, h, w]`` on [-1, 1] to the smallest map, activated; its shape.
+    """
+    channels = architecture.channels[::-1]
+    layers: list[nn.Module] = []
+    before = architecture.image_shape[0]
+    for own in channels[1:]:
+        layers += [nn.Conv2d(before, own, 3, stride=2, padding=1), Residual(own)]
+        before = own
+    return nn.Sequential(*layers, nn.SiLU()), (before, *architecture.sizes[0])
+
+
 class _Block(nn.Module):
     """Channels scaled and shifted by the style, a residual, and its share of the picture."""
 

@@ -15,6 +15,7 @@ _COMMANDS = {
     "export": "export",
     "leakage": "leakage",
     "attack": "attack",
+    "prior": "prior",
     "defend": "defend",
     "recommend": "recommend",
     "report": "report",
