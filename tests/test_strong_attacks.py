@@ -12,6 +12,7 @@ from splitdeploy.attacks.base import run_attack
 from splitdeploy.attacks.baselines import best_baseline
 from splitdeploy.attacks.deep_image_prior import Decoders, DeepImagePrior
 from splitdeploy.attacks.images import load_photographs
+from splitdeploy.attacks.linear_queries import LinearByQueries
 from splitdeploy.attacks.objective import FeatureDistance
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.attacks.rmle import Rmle
@@ -140,3 +141,43 @@ def test_settings_that_cannot_be_meant() -> None:
         Rmle(scales=(0.5, 0.25))
     with pytest.raises(AttackError, match="at least 1 restart"):
         Rmle(restarts=0)
+
+
+def test_an_affine_head_is_solved_by_queries_alone() -> None:
+    """To what float32 answers allow: rounding of 1e-7 at a condition number below 10."""
+    torch.manual_seed(0)
+    head = PixelHead(nn.Conv2d(3, 16, 3, padding=1), (0.5,) * 3, (0.25,) * 3).eval()
+    pixels = photographs(2)
+    with torch.no_grad():
+        target = AttackTarget(head(pixels), None, SHAPE, query=lambda x, _: head(x))
+    attack = LinearByQueries()
+    assert attack.applies(target)
+    record, found = run_attack(attack, target, pixels)
+    assert record.psnr_db > 90.0
+    assert found.converged
+    bent = deep_target(pixels)
+    assert not attack.applies(bent)
+    with pytest.raises(AttackError, match="needs an affine head, and what this one answers is not"):
+        attack(bent)
+
+
+def test_an_affine_head_that_loses_half_is_solved_as_far_as_it_tells() -> None:
+    """Every other row is never sent; what is sent is matched, and the rest stays near grey."""
+
+    class Half(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, :, ::2]
+
+    head = PixelHead(Half(), (0.5,) * 3, (0.25,) * 3).eval()
+    pixels = photographs(1)
+    found = LinearByQueries()(AttackTarget(head(pixels), head, SHAPE))
+    assert torch.allclose(found.pixels[:, :, ::2], pixels[:, :, ::2], atol=1e-5)
+    assert torch.allclose(found.pixels[:, :, 1::2], torch.full((1,), 0.5), atol=1e-3)
+
+
+def test_queries_for_every_number_of_a_large_picture_are_too_many() -> None:
+    head = PixelHead(nn.Identity(), (0.5,) * 3, (0.25,) * 3).eval()
+    target = AttackTarget(head(torch.rand(1, 3, 64, 64)), head, (3, 64, 64))
+    assert not LinearByQueries().applies(target)
+    with pytest.raises(AttackError, match="at most 4096 numbers, got 12288"):
+        LinearByQueries()(target)
