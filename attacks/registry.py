@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from splitdeploy.attacks.base import Attack
+from splitdeploy.attacks.deep_image_prior import DeepImagePrior
 from splitdeploy.attacks.inverse_attack import InverseAttack, InverseBlind
 from splitdeploy.attacks.latent_search import LatentSearch
 from splitdeploy.attacks.least_squares import LeastSquares
+from splitdeploy.attacks.linear_queries import LinearByQueries
 from splitdeploy.attacks.noise_aware import NoiseAware
 from splitdeploy.attacks.pfo import Pfo
 from splitdeploy.attacks.rmle import Rmle, RmlePublished
@@ -75,3 +77,5 @@ register(Pfo)
 register(LatentSearch)
 register(InverseAttack)
 register(InverseBlind)
+register(DeepImagePrior)
+register(LinearByQueries)
