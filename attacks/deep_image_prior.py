@@ -97,7 +97,8 @@ class DeepImagePrior(Attack):
 
     def _decoder(self, target: TargetView, run: Run) -> Decoders:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(1 << 31, (), generator=run.generator)))
+            seed = torch.randint(1 << 31, (), generator=run.generator, device="cpu")
+            torch.manual_seed(int(seed))
             decoder = Decoders(target.images, target.image_shape, self.width, self.doublings)
         return decoder.to(target.device)
 

@@ -118,8 +118,13 @@ def _bend(
     """How far the head is from affine on random probes, over its largest value there."""
     share = -1.7
     with torch.no_grad():
-        x = 3.0 * torch.randn(shape, generator=draw, dtype=torch.float64)
-        y = 3.0 * torch.randn(shape, generator=draw, dtype=torch.float64)
+        x, y = (
+            3.0
+            * torch.randn(shape, generator=draw, dtype=torch.float64, device="cpu").to(
+                head.mean.device
+            )
+            for _ in range(2)
+        )
         at_x, at_y = head(x.to(dtype)), head(y.to(dtype))
         at_both = head((share * x + (1 - share) * y).to(dtype))
     worst = 0.0

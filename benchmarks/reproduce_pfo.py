@@ -32,8 +32,13 @@ from splitdeploy.attacks.target import AttackTarget
 
 TABLE = "progressive feature optimisation"
 COLUMNS = ("cut", "attack", "prior")
+FIGURES = ("psnr_db", "ssim")
 CUTS = ("ReLU32", "ReLU22", "fc1")
 
+SHOWN = tuple(
+    f"{TABLE} / ReLU32 / {name}"
+    for name in ("noise-aware / none", "glass / CIFAR-10", "pfo / CIFAR-10")
+)
 NONE, SAME, OTHER = "none", "CIFAR-10", "Fashion-MNIST"
 STEPS = {SAME: 3000, OTHER: 1000}
 LATENT, WIDTH = 384, 32
@@ -75,7 +80,10 @@ def _measure(cut: str, name: str, prior: str, bench: Bench) -> dict[str, Any]:
             generator=None if prior == NONE else generator(bench.data, bench.out, prior),
         )
     sheet = "-".join(("pfo", cut, name, prior)).replace(",", "").replace(" ", "_")
-    return reproduction.attacked(_attack(name, cut), target, originals, bench, sheet)[0]
+    published = name == "rmle-he2019"
+    return reproduction.attacked(
+        _attack(name, cut), target, originals, bench, sheet, published=published
+    )[0]
 
 
 def _attack(name: str, cut: str) -> Attack:

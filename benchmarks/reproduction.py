@@ -30,13 +30,15 @@ class Bench:
         data: DIR.
         out: Where rows, pictures and trained nets are kept.
         images: How many pictures are attacked.
-        seconds: For one attack, about.
+        seconds: For one attack of ours, about.
+        quick: Whether published settings have to do with as many seconds, too.
     """
 
     data: Path
     out: Path
     images: int
     seconds: float
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,13 @@ def read_rows(results: Path) -> dict[str, Any]:
 
 
 def attacked(
-    attack: Attack, target: AttackTarget, originals: Tensor, bench: Bench, sheet: str
+    attack: Attack,
+    target: AttackTarget,
+    originals: Tensor,
+    bench: Bench,
+    sheet: str,
+    *,
+    published: bool = False,
 ) -> tuple[dict[str, Any], Tensor]:
     """Attack and judge; the figures of a row, and the reconstructions.
 
@@ -104,12 +112,14 @@ def attacked(
         originals: To judge by.
         bench: Where the sheet of pictures goes.
         sheet: Its name.
+        published: Whether the settings are published ones, which run to their end.
 
     Returns:
         The figures, and ``[n, c, h, w]``.
     """
     folder = bench.out / "state" / sheet
-    record, found = run_attack(attack, target, originals, deadline_s=bench.seconds, folder=folder)
+    deadline_s = None if published and not bench.quick else bench.seconds
+    record, found = run_attack(attack, target, originals, deadline_s=deadline_s, folder=folder)
     trivial = best_baseline(originals)
     save_comparison(bench.out / f"{sheet}.png", originals[:SHOWN], found.pixels[:SHOWN])
     figures = {
