@@ -6,6 +6,7 @@ pictures it was, so that is asked on its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,7 +100,8 @@ def _standardised(pictures: Tensor) -> Tensor:
     flat = pictures.detach().double().flatten(1)
     flat = flat - flat.mean(1, keepdim=True)
     spread = flat.square().mean(1, keepdim=True).sqrt()
-    return torch.where(spread > 1e-6, flat / spread.clamp_min(1e-6), 0.0) / flat.shape[1] ** 0.5
+    even: Tensor = torch.where(spread > 1e-6, flat / spread.clamp_min(1e-6), 0.0)
+    return even / math.sqrt(flat.shape[1])
 
 
 def _apart(rest: Tensor, own: Tensor) -> Tensor:

@@ -1,72 +1,20 @@
-"""What a user lends the attacker: pictures of his own, a generator of pictures."""
+"""What the attacker has of his own, loaded: pictures, a generator of pictures."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from splitdeploy.attacks.auxiliary import Auxiliary, Kinship
+from splitdeploy.attacks.auxiliary import Auxiliary
 from splitdeploy.attacks.checkpoint import digest
 from splitdeploy.attacks.generator import Generator
 from splitdeploy.attacks.images import load_photographs
 from splitdeploy.partitioner.attack_target import Arsenal
-from splitdeploy.profiles.errors import (
-    AttackError,
-    ImagesError,
-    UnknownNameError,
-    UsageError,
-)
-
-KINSHIPS: dict[str, Kinship] = {
-    "same-set": "same set",
-    "same-distribution": "same distribution",
-    "other": "other distribution",
-    "unknown": "unknown",
-}
-"""How the attacker's pictures relate to the victim's, as users name it."""
+from splitdeploy.partitioner.lent import KINSHIPS, Lent
+from splitdeploy.profiles.errors import AttackError
 
 _MOST_BYTES = 1 << 29
 """Of decoded pictures at once: 896 of 224 pixels, 43,690 of 32."""
-
-
-@dataclass(frozen=True)
-class Lent:
-    """Where the attacker's own things come from.
-
-    Attributes:
-        images: A folder of pictures; None for none.
-        labels: A CSV file of their classes, or None.
-        kinship: A key of `KINSHIPS`.
-        prior: A generator's file or ``package.module:factory``; None for none.
-    """
-
-    images: Path | None = None
-    labels: Path | None = None
-    kinship: str = "unknown"
-    prior: str | None = None
-
-    def check(self) -> None:
-        """Refuse what can be refused before anything is loaded.
-
-        Raises:
-            UnknownNameError: There is no such kinship.
-            UsageError: There are labels and no pictures.
-            ImagesError: There is no such folder.
-        """
-        if self.kinship not in KINSHIPS:
-            raise UnknownNameError("kinship of pictures", self.kinship, KINSHIPS)
-        if self.labels is not None and self.images is None:
-            raise UsageError(
-                f"expected --aux-images DIR with the pictures that {self.labels} labels, got none"
-            )
-        if self.images is not None and not self.images.is_dir():
-            raise ImagesError(
-                f"expected a folder of the attacker's pictures, got {self.images}, which is none: "
-                "give one with --aux-images"
-            )
 
 
 def load_arsenal(
@@ -90,7 +38,8 @@ def load_arsenal(
     """
     channels, height, width = attacked.shape[1:]
     shape = (channels, height, width)
-    auxiliary, notes = None, ()
+    auxiliary: Auxiliary | None = None
+    notes: tuple[str, ...] = ()
     if lent.images is not None:
         auxiliary, notes = _pictures(lent, attacked, shape, seed)
     generator = None if lent.prior is None else _generator(lent.prior, shape)

@@ -117,6 +117,18 @@ def every() -> tuple[Choice, ...]:
     return tuple(Choice(name) for name in (*first, *rest))
 
 
+def needed_options(attack: type[Attack]) -> str:
+    """What a user has to give an attack: the flags, with spaces between them."""
+    threat = attack.threat
+    flags = (
+        (threat.auxiliary_data, "--aux-images"),
+        (threat.auxiliary_labels, "--aux-labels"),
+        (threat.generator, "--prior"),
+        (threat.labels, "--labels"),
+    )
+    return " ".join(flag for needed, flag in flags if needed) or "nothing"
+
+
 def why_not(attack: Attack, target: AttackTarget) -> str | None:
     """Why an attack cannot run on a target, in words with what to do; None where it can.
 

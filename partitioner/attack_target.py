@@ -68,7 +68,7 @@ def deployed_target(
     with DeployedHead(path, sent.tensors, plan.model.input, ranges) as deployed:
 
         def query(pictures: Tensor, _seed: int) -> tuple[Tensor, ...]:
-            batches = pictures.detach().cpu().split(_BATCH)
+            batches = torch.split(pictures.detach().cpu(), _BATCH)
             parts = zip(*(deployed.send(batch) for batch in batches), strict=True)
             return tuple(torch.cat(part).to(pictures.device) for part in parts)
 

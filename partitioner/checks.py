@@ -45,6 +45,7 @@ def check_options(options: ProfileOptions) -> None:
             "scikit-image's photographs have no labels"
         )
     noise_named(options.noise)
+    options.lent.check()
     check_constraints(options.constraints)
     check_objective(options.objective, Table((), False, False, False, 0.0, 0.0))
 

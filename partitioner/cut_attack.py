@@ -22,12 +22,13 @@ from splitdeploy.attacks.judging import OWN_CLASSIFIER, Judges
 from splitdeploy.attacks.pictures import save_comparison
 from splitdeploy.attacks.target import AttackTarget
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
-from splitdeploy.partitioner.arsenal import Lent, arsenal_digest, load_arsenal
+from splitdeploy.partitioner.arsenal import arsenal_digest, load_arsenal
 from splitdeploy.partitioner.attack_set import LEAST_S, Choice, Skipped, select
 from splitdeploy.partitioner.attack_state import AttackState, Done, file_name
 from splitdeploy.partitioner.attack_target import Arsenal, deployed_target
 from splitdeploy.partitioner.cut_attack_report import CutAttack, write_report
 from splitdeploy.partitioner.digest import bytes_sha256
+from splitdeploy.partitioner.lent import Lent
 from splitdeploy.partitioner.models import LoadedModel
 from splitdeploy.partitioner.plan import Plan, choose_cuts, make_plan, model_graph
 from splitdeploy.partitioner.progress import Reporter, Silent

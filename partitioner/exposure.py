@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from splitdeploy.attacks.baselines import best_baseline
+from splitdeploy.attacks.judging import Judges
 from splitdeploy.attacks.leakage.figures import record_figures
 from splitdeploy.attacks.leakage.noise import Noise, noise_named, repeated, repetition_caveats
 from splitdeploy.attacks.leakage.prior import ImagePrior, default_prior
-from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner import privacy
-from splitdeploy.partitioner.deployed import TWIN_TOLERANCE, observe, twin_error
-from splitdeploy.partitioner.forward_pass import Sampled, load_samples, sample_cuts
+from splitdeploy.partitioner.arsenal import load_arsenal
+from splitdeploy.partitioner.attack_target import Arsenal, check_twin
+from splitdeploy.partitioner.deployed import observe
+from splitdeploy.partitioner.forward_pass import Sampled, Samples, load_samples, sample_cuts
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
@@ -29,7 +29,7 @@ from splitdeploy.partitioner.sweep import guarded
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.errors import AttackError
 from splitdeploy.profiles.figure import ordered
-from splitdeploy.profiles.report import Baseline, CutReport, LeakageRecord
+from splitdeploy.profiles.report import CutReport, LeakageRecord
 
 _PICTURE_COST = 2e7
 """What handling the pictures costs beside the head's MACs, in MACs."""
@@ -42,6 +42,53 @@ _SHORTEST_S = 0.2
 
 
 @dataclass(frozen=True)
+class Subjects:
+    """The pictures of a sweep, and what an attacker has.
+
+    Attributes:
+        samples: The pictures; the first ones are attacked.
+        judges: What reconstructions are judged by beside their originals.
+        arsenal: What the attacker has of his own.
+        notes: What was left out of it.
+    """
+
+    samples: Samples
+    judges: Judges
+    arsenal: Arsenal
+    notes: tuple[str, ...]
+
+    @property
+    def pixels(self) -> Tensor:
+        """Those that are attacked, ``[n, c, h, w]`` on [0, 1]."""
+        return self.samples.pixels[: self.samples.measured]
+
+
+def load_subjects(plan: Plan, options: ProfileOptions) -> Subjects:
+    """Load what leakage is measured on and attacks are judged by.
+
+    Args:
+        plan: The model and its pictures.
+        options: Where pictures and the attacker's own things come from.
+
+    Returns:
+        They.
+
+    Raises:
+        AttackError: The model's input is no picture, or what the attacker has does not fit it.
+    """
+    if plan.pixels is None:
+        raise AttackError("expected a model of pictures to attack; use --no-privacy for others")
+    pixels = torch.from_numpy(plan.pixels)
+    shape = (pixels.shape[1], pixels.shape[2], pixels.shape[3])
+    samples = load_samples(
+        options.images, options.labels, shape=shape, measured=len(pixels), seed=options.seed
+    )
+    judges = Judges(gallery=samples.pixels[len(pixels) :], baseline=best_baseline(pixels))
+    arsenal, notes = load_arsenal(options.lent, pixels, seed=options.seed)
+    return Subjects(samples, judges, arsenal, notes)
+
+
+@dataclass(frozen=True)
 class _Job:
     """What the cuts of a sweep share."""
 
@@ -50,7 +97,7 @@ class _Job:
     pixels: Tensor
     noise: Noise
     prior: ImagePrior
-    baseline: Baseline
+    judges: Judges
     run: Path
     sampled: Mapping[int, Sampled]
     caveats: tuple[str, ...]
@@ -60,19 +107,21 @@ class _Job:
         """The same with its first picture alone: what is left to do when the time is over."""
         pixels = self.pixels[:1]
         caveats = (*self.caveats, "one picture alone, for lack of time")
-        return replace(self, pixels=pixels, baseline=best_baseline(pixels), caveats=caveats)
+        judges = replace(self.judges, baseline=best_baseline(pixels))
+        return replace(self, pixels=pixels, judges=judges, caveats=caveats)
 
 
 def expose_cuts(
     plan: Plan,
     rows: Sequence[CutReport],
     options: ProfileOptions,
+    subjects: Subjects,
     state: State,
     run: Path,
     ends_at: float,
     reporter: Reporter,
 ) -> list[CutReport]:
-    """Measure the leakage of every exported head, and attack it.
+    """Measure the leakage of every exported head, and attack it quickly.
 
     Every finished row is written at once; what an interrupted sweep had finished is taken up.
 
@@ -80,30 +129,25 @@ def expose_cuts(
         plan: The model, its cuts and its export.
         rows: As far as they are.
         options: Precision, noise and seed.
+        subjects: The pictures, and what an attacker has.
         state: Where finished rows are kept.
         run: The run folder.
         ends_at: When all of it must be done, by ``time.perf_counter``.
         reporter: Told as it goes.
 
     Returns:
-        The rows with leakage, attacks and baseline.
-
-    Raises:
-        AttackError: The model's input is no picture.
+        The rows with leakage, an attack and baseline.
     """
-    if plan.pixels is None:
-        raise AttackError("expected a model of pictures to attack; use --no-privacy for others")
-    pixels = torch.from_numpy(plan.pixels)
+    pixels = subjects.pixels
     prior = default_prior((pixels.shape[1], pixels.shape[2], pixels.shape[3]))
     noise = repeated(noise_named(options.noise), options.queries)
     done = _finished(rows, state)
     pending = [place for place, row in enumerate(rows) if row.cut.index not in done]
     reporter.stage("leakage and attacks", max(1, len(pending)))
-    sampled = _sampled(plan, [plan.cuts[at] for at in pending], options, noise, prior, ends_at)
+    waiting = [plan.cuts[at] for at in pending]
+    sampled = _sampled(plan, waiting, subjects.samples, noise, prior, ends_at)
     caveats = repetition_caveats(noise_named(options.noise), options.queries)
-    job = _Job(
-        plan, options, pixels, noise, prior, best_baseline(pixels), run, sampled, caveats, ends_at
-    )
+    job = _Job(plan, options, pixels, noise, prior, subjects.judges, run, sampled, caveats, ends_at)
     for nth, place in enumerate(pending):
         cost = [rows[later].cut.head_macs + _PICTURE_COST for later in pending[nth:]]
         now = time.perf_counter()
@@ -122,26 +166,23 @@ def _finished(rows: Sequence[CutReport], state: State) -> dict[int, CutReport]:
         stored = state.load(row.cut.index)
         if stored is not None and stored.error is None:
             done[row.cut.index] = replace(
-                row, leakage=stored.leakage, attacks=stored.attacks, baseline=stored.baseline
-            )
+                row, leakage=stored.leakage, attacks=stored.attacks, baseline=stored.baseline,
+                attack_notes=stored.attack_notes,
+            )  # fmt: skip
     return done
 
 
 def _sampled(
     plan: Plan,
     cuts: Sequence[CutPoint],
-    options: ProfileOptions,
+    samples: Samples,
     noise: Noise,
     prior: ImagePrior,
     ends_at: float,
 ) -> dict[int, Sampled]:
     """What one pass forward says of all cuts together."""
-    if plan.pixels is None or not cuts or plan.pixel_head(cuts[0]) is None:
+    if not cuts or plan.pixel_head(cuts[0]) is None:
         return {}
-    measured = len(plan.pixels)
-    samples = load_samples(
-        options.images, options.labels, shape=prior.shape, measured=measured, seed=options.seed
-    )
     left_s = max(0.0, ends_at - time.perf_counter())
     return sample_cuts(
         plan.model, cuts, samples, noise=noise, prior=prior, deadline_s=_FORWARD_SHARE * left_s
@@ -165,7 +206,8 @@ def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutRep
     seed = job.options.seed
     seen = observe(job.plan, cut, row.cut, job.options.precision)
     seen = [tensor[: len(job.pixels)] for tensor in seen]
-    _check_twin(head, job.pixels, seen, job.options.precision)
+    sent = [torch.from_numpy(tensor) for tensor in seen]
+    check_twin(head, job.pixels, sent, job.options.precision)
     left_s = max(_SHORTEST_S, ends_at - time.perf_counter())
     leaked = privacy.leakage(
         head,
@@ -176,25 +218,13 @@ def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutRep
         seed=seed,
     )
     left_s = max(_SHORTEST_S, ends_at - time.perf_counter())
-    record, found = privacy.attack(head, seen, job.pixels, deadline_s=left_s, seed=seed)
+    record, found = privacy.attack(
+        head, seen, job.pixels, deadline_s=left_s, seed=seed, judges=job.judges
+    )
     picture = privacy.write_picture(job.run, cut.name, record.name, job.pixels, found)
     return replace(
         row,
         leakage=_with_figures(leaked, job.prior, job.sampled[cut.index], job.caveats),
         attacks=(replace(record, picture=picture),),
-        baseline=job.baseline,
+        baseline=job.judges.baseline,
     )
-
-
-def _check_twin(
-    head: PixelHead, pixels: Tensor, seen: Sequence[NDArray[np.float32]], precision: str
-) -> None:
-    """The figures of the torch head are those of the exported one only if both give the same."""
-    with torch.no_grad():
-        own = head(pixels)
-    error = twin_error(own, [torch.from_numpy(sent) for sent in seen])
-    if error > TWIN_TOLERANCE[precision]:
-        raise AttackError(
-            f"expected the torch head to give what the exported head sends, they differ by "
-            f"{error:.1e} of the largest value: its gradients would be another head's"
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from splitdeploy.partitioner.lent import Lent
 from splitdeploy.profiles.network import NETWORKS, NetworkProfile
 from splitdeploy.profiles.report import Constraints, Objective
 
@@ -34,6 +35,7 @@ class ProfileOptions:
         fps: Inferences a second of a stream; None where there is none.
         constraints: Hard limits.
         objective: What to minimise.
+        lent: What the attacker has of his own: pictures, a generator.
         seed: Of everything random.
         resume: Whether to go on where an interrupted sweep of the same settings stopped.
     """
@@ -57,5 +59,6 @@ class ProfileOptions:
     fps: float | None = None
     constraints: Constraints = Constraints()
     objective: Objective = Objective()
+    lent: Lent = Lent()
     seed: int = 0
     resume: bool = False

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from splitdeploy.attacks.base import Progress, run_attack
+from splitdeploy.attacks.judging import Judges
 from splitdeploy.attacks.leakage.fsinfo import fsinfo
 from splitdeploy.attacks.leakage.measure import measure_leakage
 from splitdeploy.attacks.leakage.noise import Noise
@@ -104,8 +105,9 @@ def attack(
     deadline_s: float | None,
     seed: int,
     progress: Progress | None = None,
+    judges: Judges | None = None,
 ) -> tuple[AttackRecord, Tensor]:
-    """The strongest attack that fits the head: least squares where it is linear, rMLE elsewhere.
+    """The quick attack that fits the head: least squares where it is linear, rMLE elsewhere.
 
     Args:
         head: From pixels to the boundary tensors, which the attacker knows.
@@ -114,6 +116,7 @@ def attack(
         deadline_s: Seconds that it may take.
         seed: Of the attack.
         progress: Told the share that is done.
+        judges: What to judge by beside the pictures.
 
     Returns:
         The row for the report, and the reconstructions ``[n, c, h, w]``.
@@ -123,7 +126,9 @@ def attack(
     target = AttackTarget(tensors, head, (channels, height, width))
     linear = LeastSquares.preset(seed=seed)
     chosen = linear if linear.applies(target) else Rmle.preset(seed=seed)
-    record, found = run_attack(chosen, target, pixels, deadline_s=deadline_s, progress=progress)
+    record, found = run_attack(
+        chosen, target, pixels, deadline_s=deadline_s, progress=progress, judges=judges
+    )
     return record, found.pixels
 
 

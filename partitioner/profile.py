@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+from splitdeploy.partitioner.arsenal import arsenal_digest
 from splitdeploy.partitioner.bundle import BundleFacts, check_replaceable, write_bundle
 from splitdeploy.partitioner.checks import check_figures, check_options, device_profile
 from splitdeploy.partitioner.deployed import deployed_halves
 from splitdeploy.partitioner.digest import bytes_sha256, file_sha256
-from splitdeploy.partitioner.exposure import expose_cuts
-from splitdeploy.partitioner.local_times import LocalTimes, time_locally
+from splitdeploy.partitioner.exposure import Subjects, expose_cuts, load_subjects
+from splitdeploy.partitioner.local_times import time_locally
 from splitdeploy.partitioner.models import load_model
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan, make_plan
@@ -28,10 +26,12 @@ from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.run_folder import check_writable, whole_or_nothing
 from splitdeploy.partitioner.source import source_to_json
 from splitdeploy.partitioner.state import STATE_FOLDER, State
-from splitdeploy.partitioner.sweep import Places, cloud_precision, price_cuts, verify_cuts
+from splitdeploy.partitioner.strong_attacks import STRONG_SHARE, strengthen
+from splitdeploy.partitioner.sweep import Places, price_cuts, verify_cuts
+from splitdeploy.partitioner.sweep_report import sweep_report
 from splitdeploy.profiles.device import DeviceProfile
 from splitdeploy.profiles.errors import InfeasibleError
-from splitdeploy.profiles.report import CutReport, ModelInfo, PlaceInfo, SweepReport
+from splitdeploy.profiles.report import CutReport, SweepReport
 from splitdeploy.profiles.report_writer import row_to_json
 from splitdeploy.profiles.store import write_atomically, write_cuts_csv, write_report
 
@@ -94,15 +94,34 @@ def profile(
         )
         privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
         check_figures(options, leakage=privacy)
-        state = _open_run(out, plan, options)
+        subjects = load_subjects(plan, options) if privacy else None
+        state = _open_run(out, plan, options, subjects)
         rows = verify_cuts(plan, told)
         local = time_locally(plan, told, _LOCAL_TIMING_S) if None in _sides(places) else None
         rows = price_cuts(plan, rows, places, options, local, told)
-        if privacy:
-            rows = expose_cuts(plan, rows, options, state, out, ends_at, told)
+        report = sweep_report(plan, rows, places, options, local, command)
+        if subjects is not None:
+            report = _exposed(plan, report, options, subjects, state, out, ends_at, told)
         told.stage("recommending and drawing", 3)
-        report = _report(plan, rows, places, options, local, command)
         return _finish(plan, report, options, out, told)
+
+
+def _exposed(
+    plan: Plan,
+    report: SweepReport,
+    options: ProfileOptions,
+    subjects: Subjects,
+    state: State,
+    out: Path,
+    ends_at: float,
+    told: Reporter,
+) -> SweepReport:
+    """With leakage and a quick attack on every cut, then strong ones where they matter."""
+    strong_s = STRONG_SHARE * max(0.0, ends_at - time.perf_counter())
+    rows = expose_cuts(plan, report.cuts, options, subjects, state, out, ends_at - strong_s, told)
+    report = replace(report, cuts=tuple(rows))
+    rows = strengthen(plan, report, options, subjects, state, out, ends_at, told)
+    return replace(report, cuts=tuple(rows), warnings=(*report.warnings, *subjects.notes))
 
 
 def _sides(places: Places) -> tuple[DeviceProfile | None, DeviceProfile | None]:
@@ -116,7 +135,7 @@ def _workspace() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _open_run(out: Path, plan: Plan, options: ProfileOptions) -> State:
+def _open_run(out: Path, plan: Plan, options: ProfileOptions, subjects: Subjects | None) -> State:
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         "weights": plan.model.weights.sha256,
@@ -126,102 +145,11 @@ def _open_run(out: Path, plan: Plan, options: ProfileOptions) -> State:
         "noise": options.noise,
         "queries": options.queries,
         "labels": None if options.labels is None else file_sha256(options.labels),
+        **({} if subjects is None else arsenal_digest(subjects.arsenal)),
         "seed": options.seed,
         "version": metadata.version("splitdeploy"),
     }
     return State(out / STATE_FOLDER, settings, resume=options.resume)
-
-
-def _report(
-    plan: Plan,
-    rows: Sequence[CutReport],
-    places: Places,
-    options: ProfileOptions,
-    local: LocalTimes | None,
-    command: Sequence[str],
-) -> SweepReport:
-    model = plan.model
-    return SweepReport(
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        command=tuple(command),
-        environment=environment(),
-        seed=options.seed,
-        model=ModelInfo(
-            name=model.name,
-            weights=model.weights.source,
-            weights_sha256=model.weights.sha256,
-            input_shape=model.input.shape,
-            input_dtype="float32",
-            parameters=plan.graph.parameters,
-            macs=plan.graph.macs,
-        ),
-        edge=_place(options.device, places.edge, options.precision, options.power_mode, local),
-        cloud=_place(options.cloud, places.cloud, cloud_precision(options), None, local),
-        network=options.network,
-        cuts=tuple(rows),
-        warnings=tuple(_warnings(plan, places, options, local)),
-        result_bytes=plan.result_bytes,
-    )
-
-
-def _place(
-    name: str,
-    device: DeviceProfile | None,
-    precision: str,
-    power_mode: str | None,
-    local: LocalTimes | None,
-) -> PlaceInfo:
-    if device is not None:
-        mode = device.mode(power_mode).name
-        return PlaceInfo(name, precision, mode, device.latency_source, device.validation)
-    note = "measured in ONNX Runtime on this machine, in fp32; energy is not measured here"
-    if local is not None and local.check is not None:
-        note += (
-            f"; {len(local.check.boundaries)} cuts timed whole differ from the profiled sums by at "
-            f"most {local.check.worst_error:.0%} of the model's time"
-            + (", which corrects them" if local.check.stable else "; they were not steady")
-        )
-    return PlaceInfo(name, precision, None, "measured", note)
-
-
-def _warnings(
-    plan: Plan, places: Places, options: ProfileOptions, local: LocalTimes | None
-) -> Iterator[str]:
-    if options.privacy and plan.pixel_head(plan.cuts[0]) is None:
-        yield (
-            f"no leakage and no attacks: {plan.model.name} "
-            + ("takes no picture" if plan.pixels is None else "is an ONNX file without gradients")
-        )
-    if not plan.exported.dynamic_batch:
-        yield "the exported graph has a fixed batch of one: the model does not allow another"
-    if plan.images < options.image_count:
-        yield f"verified on {plan.images} of the {options.image_count} inputs asked for"
-    if local is not None and local.check is not None and not local.check.stable:
-        yield "the timings on this machine are not steady: close other programs and run again"
-    if places.edge is None and options.precision != "fp32":
-        yield f"this machine computes in fp32; {options.precision} is the payload's alone"
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, for the record.
-
-    Returns:
-        Names and values that JSON can hold.
-    """
-    packages = ("splitdeploy", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "packages": versions,
-    }
 
 
 def _finish(

@@ -217,13 +217,14 @@ def _attack_warnings(decision: Decision) -> Iterator[str]:
         if row.name != EDGE_ONLY:
             yield f"No attack was run on {row.name}."
         return
-    if not all(a.converged for a in row.attacks):
-        names = _listed([a.name for a in row.attacks if not a.converged])
+    if not attack.converged:
         rests = "" if decision.report.constraints.max_ssim is None else ", and so does --max-ssim"
         yield (
-            f"The attack {names} on {row.name} had not converged when it ended: the SSIM of "
+            f"The attack {attack.name} on {row.name} had not converged when it ended: the SSIM of "
             f"{attack.ssim:.2f} rests on it{rests}; a longer attack may recover more."
         )
+    for note in row.attack_notes:
+        yield f"Attacks on {row.name}: {note}."
     if row.baseline is not None and attack_share(row) == 0:
         yield (
             f"The attack on {row.name} (SSIM {attack.ssim:.2f}) does not beat the trivial "

@@ -86,7 +86,7 @@ def render_html(report: SweepReport, run_dir: Path | str) -> str:
         fsinfo_chart=_drawn(charts.fsinfo_dots, report, WIDTHS_HALF),
         ssim_chart=_drawn(charts.ssim_dots, report, WIDTHS_HALF),
         trade_off_chart=_drawn(charts.trade_off, report, WIDTHS_FULL),
-        pictures=list(_pictures(report, Path(run_dir))),
+        galleries=list(_galleries(report, Path(run_dir))),
         leakage=_first_leakage(report),
         family=leakage_table(report),
         has_energy=any(row.energy_j for row in report.cuts),
@@ -101,21 +101,39 @@ class Picture:
     """A reconstruction to show.
 
     Attributes:
-        row: The cut.
         attack: The attack.
         data: The file as a data URI, or None where it is not there.
+        strongest: Whether no other attack on the cut recovered more.
+    """
+
+    attack: AttackRecord
+    data: str | None
+    strongest: bool
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What the attacks made of one cut.
+
+    Attributes:
+        row: The cut.
+        pictures: One for each attack that left a picture, the strongest first.
     """
 
     row: CutReport
-    attack: AttackRecord
-    data: str | None
+    pictures: tuple[Picture, ...]
 
 
-def _pictures(report: SweepReport, run_dir: Path) -> Iterator[Picture]:
+def _galleries(report: SweepReport, run_dir: Path) -> Iterator[Gallery]:
     for row in report.cuts:
-        for attack in row.attacks:
-            if attack.picture is not None:
-                yield Picture(row, attack, _data_uri(run_dir, attack.picture))
+        strongest = row.strongest_attack
+        pictures = [
+            Picture(attack, _data_uri(run_dir, attack.picture), attack is strongest)
+            for attack in row.attacks
+            if attack.picture is not None
+        ]
+        if pictures:
+            yield Gallery(row, tuple(sorted(pictures, key=lambda p: not p.strongest)))
 
 
 def _data_uri(run_dir: Path, name: str) -> str | None:

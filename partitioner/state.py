@@ -53,6 +53,10 @@ class State:
         """Keep a finished row."""
         write_atomically(self._path(row.cut.index), json.dumps(row_to_json(row)))
 
+    def training(self, index: int, name: str) -> Path:
+        """Where an attack on a cut keeps what it trains."""
+        return self._folder / "training" / f"cut-{index:04d}" / name
+
     def _path(self, index: int) -> Path:
         return self._folder / f"cut-{index:04d}.json"
 

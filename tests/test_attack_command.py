@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,42 @@ from splitdeploy.attacks.base import Attack
 from splitdeploy.attacks.generator import Generator
 from splitdeploy.attacks.images import load_photographs
 from splitdeploy.attacks.rmle import Rmle
-from splitdeploy.partitioner import cut_attack
-from splitdeploy.partitioner.arsenal import Lent, load_arsenal
+from splitdeploy.partitioner import cut_attack, models
+from splitdeploy.partitioner.arsenal import load_arsenal
+from splitdeploy.partitioner.lent import Lent
+from splitdeploy.partitioner.models import LoadedModel
+from splitdeploy.partitioner.plan import Plan
 from splitdeploy.profiles.errors import AttackError
 
 SMALL = ("--input-shape", "3x16x16", "--weights", "none", "--image-count", 2, "-q")
 CUT = ("--cut", "act")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Loading and exporting take seconds; what is asked for again is taken from before."""
+    loaded: dict[str, LoadedModel] = {}
+    plans: dict[str, Plan] = {}
+    load, make = models.load_model, cut_attack.make_plan
+
+    def load_once(name: str, **given: Any) -> LoadedModel:
+        key = f"{name} {given}"
+        if key not in loaded:
+            loaded[key] = load(name, **given)
+        return loaded[key]
+
+    def make_once(model: LoadedModel, **given: Any) -> Plan:
+        wanted = {name: value for name, value in given.items() if name != "folder"}
+        key = f"{model.input.shape} {model.weights.sha256} {wanted}"
+        if key not in plans:
+            wanted["folder"] = tmp_path_factory.mktemp("plan")
+            plans[key] = make(model, **wanted)
+        return plans[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "load_model", load_once)
+        patch.setattr(cut_attack, "make_plan", make_once)
+        yield
 
 
 def attack(*arguments: object, out: Path | None = None) -> Any:
@@ -117,7 +148,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     whole = json.loads((out / "attacks.json").read_text())
     assert whole["attacks"][0] == kept["attacks"][0] and len(whole["attacks"]) == 2
     # Other settings: nothing is taken up.
-    assert attack(*given, "--resume", "--seed", 1, out=out).code == 0
+    other = ("--resume", "--aux-images", put_photographs(tmp_path / "own", 2))
+    assert attack(*given, *other, out=out).code == 0
     assert ran[3:] == ["rmle", "noise-aware"]
 
 

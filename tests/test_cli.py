@@ -24,6 +24,7 @@ from PIL import Image
 from splitdeploy.attacks.images import load_photographs
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.partitioner import exposure, privacy
+from splitdeploy.partitioner import profile as profiling
 from splitdeploy.partitioner.models import load_model
 from splitdeploy.partitioner.plan import make_plan
 from splitdeploy.profiles.errors import AttackError
@@ -378,7 +379,7 @@ def test_a_real_process_says_its_version() -> None:
 
 
 class Ample:
-    """Leakage and attacks without a deadline, so that two runs of them agree."""
+    """Leakage and quick attacks alone, without a deadline, so that two runs of them agree."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.attacked: list[int] = []
@@ -388,6 +389,8 @@ class Ample:
         self._leakage: Callable[..., Any] = privacy.leakage
         monkeypatch.setattr(exposure.privacy, "attack", self.attack)
         monkeypatch.setattr(exposure.privacy, "leakage", self.leakage)
+        monkeypatch.setattr(profiling, "STRONG_SHARE", 0.0)
+        monkeypatch.setattr(profiling, "strengthen", lambda _, report, *__: list(report.cuts))
 
     def attack(self, head: Any, seen: Any, pixels: Any, **given: Any) -> Any:
         if len(self.attacked) == self.stop_at:

@@ -194,6 +194,34 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert all(b - a <= 1 for a, b in zip(found.headings, found.headings[1:], strict=False))
 
 
+def test_the_page_says_what_each_attack_recovered_and_what_was_not_run(tmp_path: Path) -> None:
+    report = make_report(pictures=True)
+    quick = replace(report.find("layer3.0").attacks[0], verdict="Outlines <b>alone</b>.")
+    strong = replace(quick, name="noise-aware", preset="fast", ssim=0.6, ssim_ci95=(0.5, 0.7),
+                     verdict="The cloud can recover a recognisable picture.",
+                     picture="reconstructions/layer3.0/noise-aware.png")  # fmt: skip
+    late = ("not run for lack of time: rmle:restarts",)
+    report = with_row(report, "layer3.0", attacks=(quick, strong), attack_notes=late)
+    for attack in (quick, strong):
+        write_png(tmp_path / str(attack.picture), 8, 4)
+    page = render_html(decided(report), tmp_path)
+    assert sum(r.startswith("data:image/webp") for r in outline(page).references) == 2
+    # The strongest speaks for the cut, and stands first.
+    assert strong.verdict in page and "Outlines" not in page
+    assert page.index("<strong>noise-aware</strong>") < page.index(
+        "<strong>rmle</strong>", page.index('<h3 class="cut">layer3.0')
+    )
+    assert "0.60 (0.50 to 0.70)" in page and late[0] in page
+    assert "Attacks that were not run" not in render_html(decided(), tmp_path)
+
+
+def test_what_the_pick_was_not_attacked_with_is_a_warning() -> None:
+    report = with_row(make_report(), "edge-only", attack_notes=("pfo failed: lost heart",))
+    assert "Attacks on edge-only: pfo failed: lost heart." in " ".join(
+        decided(report).recommendation.warnings  # type: ignore[union-attr]
+    )
+
+
 def test_a_report_from_elsewhere_writes_no_markup_into_the_page(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script>"
     report = make_report()

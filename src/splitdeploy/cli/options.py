@@ -20,7 +20,7 @@ from splitdeploy.profiles.units import (
 )
 
 if TYPE_CHECKING:
-    from splitdeploy.partitioner.arsenal import Lent
+    from splitdeploy.partitioner.lent import Lent
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -167,7 +167,7 @@ def given_arsenal(given: Mapping[str, Any]) -> Lent:
     Returns:
         Where it comes from.
     """
-    from splitdeploy.partitioner.arsenal import Lent
+    from splitdeploy.partitioner.lent import Lent
 
     return Lent(given["aux_images"], given["aux_labels"], given["aux_kin"], given["prior"])
 

@@ -83,6 +83,7 @@ from splitdeploy.profiles.units import parse_time_s
 @shared.model_options
 @shared.image_options
 @shared.labels_option
+@shared.arsenal_options
 @shared.network_options
 @shared.decision_options
 @shared.format_option
@@ -154,6 +155,7 @@ def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
         fps=given["fps"],
         constraints=constraints,
         objective=objective,
+        lent=shared.given_arsenal(given),
         seed=given["seed"],
         resume=given["resume"],
     )

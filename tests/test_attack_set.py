@@ -1,0 +1,291 @@
+"""Which attacks a sweep and a user run, in which order, and within which time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import MODEL, splitdeploy
+from factories import make_attack, make_report, with_row
+from hypothesis import given
+from hypothesis import strategies as st
+from small_models import build
+from torch import nn
+
+from splitdeploy.attacks.auxiliary import Auxiliary
+from splitdeploy.attacks.pixel_head import PixelHead
+from splitdeploy.attacks.registry import attacks_table, find_attack
+from splitdeploy.attacks.target import AttackTarget
+from splitdeploy.attacks.verdict import RECOGNISABLE
+from splitdeploy.partitioner import attack_set, strong_attacks
+from splitdeploy.partitioner.attack_set import (
+    Choice,
+    every,
+    parse_attacks,
+    select,
+    strongest,
+    why_not,
+)
+from splitdeploy.partitioner.attack_target import Arsenal, deployed_target
+from splitdeploy.partitioner.exposure import Subjects, load_subjects
+from splitdeploy.partitioner.models import load_model
+from splitdeploy.partitioner.options import ProfileOptions
+from splitdeploy.partitioner.plan import Plan, make_plan
+from splitdeploy.partitioner.progress import Silent
+from splitdeploy.partitioner.state import State
+from splitdeploy.partitioner.strong_attacks import strengthen
+from splitdeploy.profiles.errors import AttackError, UnknownNameError, UsageError
+from splitdeploy.profiles.report import Constraints, CutReport, Objective, SweepReport
+
+# --- choosing -------------------------------------------------------------------------------
+
+
+def test_names_and_presets_are_read() -> None:
+    assert parse_attacks(None) is parse_attacks("all") is None
+    assert parse_attacks("rmle, noise-aware:thorough") == (
+        Choice("rmle"), Choice("noise-aware", "thorough"),
+    )  # fmt: skip
+    assert parse_attacks("rmle,rmle:fast", "thorough") == (
+        Choice("rmle", "thorough"), Choice("rmle", "fast"),
+    )  # fmt: skip
+    # The default preset and its name are one attack.
+    (only,) = parse_attacks("rmle,rmle:fast") or ()
+    assert only.label == "rmle:fast" and only.make(3).seed == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "preset", "error", "message"),
+    [
+        ("rmel", None, UnknownNameError, "unknown attack 'rmel'"),
+        ("rmle:slow", None, UnknownNameError, "unknown preset of rmle 'slow'"),
+        ("rmle,noise-aware", "restarts", UnknownNameError, "preset of noise-aware 'restarts'"),
+        ("rmle,", None, UsageError, "names of attacks with commas between them, got 'rmle,'"),
+        ("all", "fast", UsageError, "got none by name"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    text: str, preset: str | None, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        parse_attacks(text, preset)
+
+
+def test_every_attack_is_reached_once_and_the_strongest_come_first() -> None:
+    names = [choice.name for choice in every()]
+    assert sorted(names) == sorted(row["name"] for row in attacks_table())
+    first = list(dict.fromkeys(choice.name for choice in strongest()))
+    assert names[: len(first)] == first
+    assert {"rmle", "noise-aware", "least-squares"} <= set(first)
+    for choice in strongest():
+        assert choice.preset is None or choice.preset in find_attack(choice.name).presets
+
+
+def test_the_list_says_what_each_attack_has_to_be_given() -> None:
+    rows = json.loads(splitdeploy("attacks", "--format", "json").out)
+    needs = {row["name"]: row["needs"] for row in rows}
+    for row in attacks_table():
+        threat = find_attack(row["name"]).threat
+        assert ("--aux-images" in needs[row["name"]]) == threat.auxiliary_data
+        assert ("--prior" in needs[row["name"]]) == threat.generator
+    assert needs["rmle"] == "nothing"
+
+
+def a_target(**given: object) -> AttackTarget:
+    head = PixelHead(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (0.0,) * 3, (1.0,) * 3).eval()
+    with torch.no_grad():
+        sent = head(torch.full((2, 3, 8, 8), 0.5))
+    return AttackTarget(sent, head, (3, 8, 8), **given)  # type: ignore[arg-type]
+
+
+def test_what_cannot_run_is_told_with_what_to_do() -> None:
+    target = a_target()
+    fit, skipped = select(None, target, every_one=True, seed=0)
+    assert Choice("rmle") in fit
+    reasons = {s.label: s.reason for s in skipped}
+    assert "does not apply to this head" in reasons["least-squares:exact"]
+    with pytest.raises(UsageError, match="least-squares:exact cannot run here: it does not apply"):
+        select((Choice("rmle"), Choice("least-squares")), target, every_one=False, seed=0)
+    graph_alone = replace(target, pixel_head=None)
+    assert "needs the head in torch" in (why_not(Choice("rmle").make(0), graph_alone) or "")
+
+
+def test_no_attack_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attack_set, "STRONGEST", ("rmle", "least-squares"))
+    with pytest.raises(UsageError, match="no attack can run here: .*needs the head in torch"):
+        select(None, replace(a_target(), pixel_head=None), every_one=False, seed=0)
+
+
+# --- what is attacked -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    model = load_model(MODEL, weights="none", input_shape=(3, 16, 16))
+    return make_plan(
+        model, cuts="act,blocks.0,pool", precision="fp32", images=None, image_count=2, seed=0,
+        folder=tmp_path_factory.mktemp("plan"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_target_is_the_deployed_head(plan: Plan, precision: str) -> None:
+    pixels = torch.from_numpy(plan.pixels)  # type: ignore[arg-type]
+    others = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    arsenal = Arsenal(auxiliary=Auxiliary(others), labels=torch.tensor([3, 1]))
+    sent = plan
+    if precision != "fp32":
+        from splitdeploy.partitioner.codec import sent_tensors
+
+        sent = replace(plan, sent=tuple(sent_tensors(cut, precision) for cut in plan.cuts))
+    for place, cut in enumerate(plan.cuts):
+        with deployed_target(sent, place, precision, pixels, arsenal) as target:
+            assert target.pixel_head is not None and target.query is not None
+            with torch.no_grad():
+                own = target.pixel_head(pixels)
+                asked = target.query(others, 0)
+            tolerance = {"fp32": 1e-5, "fp16": 2e-3, "int8": 1e-2}[precision]
+            for mine, seen in zip(own, target.observation, strict=True):
+                assert float((mine - seen).abs().max()) <= tolerance * float(mine.abs().max())
+            assert [len(tensor) for tensor in asked] == [40] * len(own)
+            assert target.labels is arsenal.labels and target.auxiliary is arsenal.auxiliary
+            if target.tail is not None and precision == "fp32":
+                with torch.no_grad():
+                    logits = target.tail(*target.observation)
+                expected = torch.from_numpy(plan.expected[0])
+                assert torch.allclose(logits, expected, atol=1e-4), cut.name
+            assert target.tail is not None or cut.is_end
+
+
+def test_a_head_of_other_weights_is_refused(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = build("residual")
+    other = PixelHead(model.act, plan.model.input.mean, plan.model.input.std).eval()
+    place = next(i for i, cut in enumerate(plan.cuts) if cut.name == "act")
+    monkeypatch.setattr(Plan, "pixel_head", lambda *_: other)
+    pixels = torch.from_numpy(plan.pixels)  # type: ignore[arg-type]
+    with (
+        pytest.raises(AttackError, match="they differ by"),
+        deployed_target(plan, place, "fp32", pixels, Arsenal()),
+    ):
+        pass
+
+
+# --- the strong ones of a sweep -------------------------------------------------------------
+
+
+@given(
+    st.lists(st.floats(0.1, 20), min_size=1, max_size=12), st.floats(-5, 100)
+)  # fmt: skip
+def test_what_is_begun_has_its_time_and_the_first_comes_first(
+    least: list[float], left_s: float
+) -> None:
+    slots = [strong_attacks._Slot(i, Choice("rmle"), s) for i, s in enumerate(least)]
+    begun = strong_attacks._affordable(slots, left_s)
+    assert sum(slot.least_s for slot in begun) <= max(0.0, left_s) + 1e-9
+    assert [slot.place for slot in begun] == sorted(slot.place for slot in begun)
+    if left_s >= least[0]:
+        assert begun[0] is slots[0]
+    rest = left_s - sum(slot.least_s for slot in begun)
+    assert all(slot.least_s > rest - 1e-9 for slot in slots if slot not in begun)
+
+
+def test_the_pick_comes_first_then_the_pareto_set() -> None:
+    report = make_report()
+    options = ProfileOptions("resnet18")
+    names = [report.cuts[i].name for i in strong_attacks._by_importance(report, options)]
+    # Those whose quick attack gained less than the threshold, and no end.
+    gained = {
+        row.name: (row.attacks[0].ssim - 0.161) / (1 - 0.161)
+        for row in report.cuts
+        if not row.cut.is_end
+    }
+    assert sorted(names) == sorted(name for name, g in gained.items() if g < RECOGNISABLE)
+    assert names[0] == "avgpool"  # the best of them: least payload, least leakage
+    limited = replace(options, constraints=Constraints(max_ssim=0.7))
+    names = [report.cuts[i].name for i in strong_attacks._by_importance(report, limited)]
+    assert "layer2.1" in names and "layer1.0" not in names
+    failed = with_row(report, "avgpool", error="no", attacks=())
+    assert "avgpool" not in [
+        failed.cuts[i].name for i in strong_attacks._by_importance(failed, options)
+    ]
+
+
+@pytest.fixture
+def sweep(plan: Plan) -> SweepReport:
+    """Every cut with a quick attack that recovered nothing."""
+    weak = replace(make_attack("x", 0.0, True), preset="quick", seconds=0.01, steps=10)
+    subjects = load_subjects(plan, ProfileOptions(MODEL, image_count=2))
+    rows = [
+        CutReport(sent, attacks=(weak,), baseline=subjects.judges.baseline) for sent in plan.sent
+    ]
+    return replace(make_report(), cuts=tuple(rows), objective=Objective())
+
+
+@pytest.fixture
+def subjects(plan: Plan) -> Iterator[Subjects]:
+    yield load_subjects(plan, ProfileOptions(MODEL, image_count=2, precision="fp32"))
+
+
+def run_strong(
+    plan: Plan, sweep: SweepReport, subjects: Subjects, folder: Path, seconds: float
+) -> list[CutReport]:
+    options = ProfileOptions(MODEL, precision="fp32", image_count=2)
+    state = State(folder / "state", {}, resume=True)
+    ends_at = time.perf_counter() + seconds
+    return strengthen(plan, sweep, options, subjects, state, folder, ends_at, Silent())
+
+
+def test_cuts_that_stand_get_strong_attacks_until_one_breaks_them(
+    plan: Plan, sweep: SweepReport, subjects: Subjects, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(attack_set, "STRONGEST", ("rmle", "noise-aware", "absent"))
+    rows = run_strong(plan, sweep, subjects, tmp_path, 600)
+    by_name = {row.name: row for row in rows}
+    for end in ("cloud-only", "edge-only"):
+        assert len(by_name[end].attacks) == 1
+    # At the first cut rmle recovers the picture; what the pool leaves no attack recovers.
+    assert [a.name for a in by_name["act"].attacks] == ["rmle", "rmle"]
+    assert [a.name for a in by_name["pool"].attacks] == ["rmle", "rmle", "noise-aware"]
+    strong = by_name["act"].strongest_attack
+    assert strong is not None and strong.preset == "fast" and strong.verdict is not None
+    assert strong.identified == 1.0 and strong.identified_chance == pytest.approx(1 / 32)
+    assert strong.picture == "reconstructions/act/rmle-fast.png"
+    assert (tmp_path / strong.picture).is_file()
+    assert all(not row.attack_notes for row in rows)
+    # Taken up again, nothing is left to run, even without time.
+    again = replace(sweep, cuts=tuple(rows))
+    assert run_strong(plan, again, subjects, tmp_path, -1) == rows
+
+
+def test_what_there_is_no_time_for_is_told(
+    plan: Plan, sweep: SweepReport, subjects: Subjects, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(attack_set, "STRONGEST", ("least-squares", "rmle", "noise-aware"))
+    rows = run_strong(plan, sweep, subjects, tmp_path, 0.0)
+    for row in rows:
+        late = ("not run for lack of time: rmle:fast, noise-aware:fast",)
+        assert row.attack_notes == (() if row.cut.is_end else late)
+        assert len(row.attacks) == 1
+    stored = State(tmp_path / "state", {}, resume=True).load(rows[1].cut.index)
+    assert stored is not None and stored.attack_notes == rows[1].attack_notes
+
+
+def test_an_attack_that_fails_leaves_a_note_and_not_an_error(
+    plan: Plan, sweep: SweepReport, subjects: Subjects, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("lost\nheart")
+
+    monkeypatch.setattr(attack_set, "STRONGEST", ("rmle",))
+    monkeypatch.setattr(strong_attacks, "run_attack", fail)
+    rows = run_strong(plan, sweep, subjects, tmp_path, 600)
+    inner = [row for row in rows if not row.cut.is_end]
+    assert all(row.attack_notes == ("rmle:fast failed: lost heart",) for row in inner)
+    assert all(row.error is None for row in rows)
