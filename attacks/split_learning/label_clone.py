@@ -68,7 +68,7 @@ class RandomClone:
             part = Observed(seen.features[start:end], seen.gradients[start:end], seen.of)
             labels = candidate_errors(clone, part).argmin(1)
             optimiser.zero_grad()
-            functional.cross_entropy(clone(part.features), labels).backward()
+            torch.autograd.backward([functional.cross_entropy(clone(part.features), labels)])
             optimiser.step()
             found.append(labels)
         return Inferred(torch.cat(found))

@@ -206,7 +206,7 @@ def candidate_errors(layers: nn.Module, seen: Observed) -> Tensor:
             errors.append(_error(boundary_gradients(layers, seen.features, labels), seen.gradients))
             continue
         found = _chunks(weight_gradients(layers), seen.features, labels)
-        parts = zip(found, seen.gradients.split(_CHUNK), strict=True)
+        parts = zip(found, torch.split(seen.gradients, _CHUNK), strict=True)
         errors.append(torch.cat([_error(ours, theirs) for ours, theirs in parts]))
     return torch.stack(errors, 1)
 
@@ -223,5 +223,5 @@ def _error(ours: Tensor, theirs: Tensor) -> Tensor:
 def _chunks(
     gradients: Callable[[Tensor, Tensor], Tensor], features: Tensor, labels: Tensor
 ) -> list[Tensor]:
-    pairs = zip(features.split(_CHUNK), labels.split(_CHUNK), strict=True)
+    pairs = zip(torch.split(features, _CHUNK), torch.split(labels, _CHUNK), strict=True)
     return [gradients(f, y) for f, y in pairs]
