@@ -30,6 +30,11 @@ _REASSIGNED_EVERY = 10
 class RandomClone:
     """UnSplit's: the label whose gradient through a clone is closest.
 
+    At depth one, with p̃ what the clone says, label k is closer than the true y exactly where
+    (p − p̃)_y − (p − p̃)_k > 1. So it is right while the client is hardly trained; of a client that
+    is sure of y (p_y near 1) it tells what the *clone* thinks likeliest. The sign rule does not
+    depend on that.
+
     Attributes:
         seed: Of the clone.
         learning_rate: Of AMSGrad, by which the clone learns the labels that it inferred.

@@ -20,6 +20,10 @@ its own. Judge such groups beside `feature_groups`, which uses no gradient.
 
 Label inference on a torch model::
 
+    from splitdeploy.attacks.split_learning.label_accuracy import label_accuracy
+    from splitdeploy.attacks.split_learning.label_inference import label_inference
+    from splitdeploy.attacks.split_learning.observables import observe_gradients
+
     first, last = model[:-1], model[-1]
     seen = observe_gradients(last, first(images).detach(), labels, "weight")
     found = label_inference("sign")(last, seen)
