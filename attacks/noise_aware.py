@@ -77,6 +77,19 @@ class NoiseAware(Attack):
         image = SpectralImage(
             target.image_shape, exponent=_NATURAL, dtype=dtype, device=target.device
         )
+        return self.search(target, image, run)
+
+    def search(self, target: TargetView, image: SpectralImage, run: Run) -> Tensor:
+        """The mode under another Gaussian prior than that of all pictures.
+
+        Args:
+            target: What the threat model grants.
+            image: The coordinates in which that prior is white, about its mean.
+            run: The clock and the record of the losses.
+
+        Returns:
+            Pixels ``[n, c, h, w]``, not clamped.
+        """
         precisions = self._precisions(target)
         shape = (target.images, *target.image_shape)
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from splitdeploy.attacks.auxiliary import Auxiliary
 from splitdeploy.attacks.base import run_attack
 from splitdeploy.attacks.baselines import best_baseline
 from splitdeploy.attacks.deep_image_prior import Decoders, DeepImagePrior
 from splitdeploy.attacks.images import load_photographs
+from splitdeploy.attacks.inverse_attack import InverseAttack
+from splitdeploy.attacks.inverse_refined import InverseRefined
 from splitdeploy.attacks.linear_queries import LinearByQueries
+from splitdeploy.attacks.noise_aware import NoiseAware
 from splitdeploy.attacks.objective import FeatureDistance
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.attacks.rmle import Rmle
@@ -181,3 +186,36 @@ def test_queries_for_every_number_of_a_large_picture_are_too_many() -> None:
     assert not LinearByQueries().applies(target)
     with pytest.raises(AttackError, match="at most 4096 numbers, got 12288"):
         LinearByQueries()(target)
+
+
+def test_a_search_around_a_decoder_beats_both_alone() -> None:
+    """On a head that loses much, with few pictures: the decoder errs, the search knows little."""
+    pixels = photographs(3)
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 12, 5, stride=2), nn.ReLU(), nn.Conv2d(12, 16, 3))
+    head = PixelHead(layers, (0.5,) * 3, (0.25,) * 3).eval()
+    own = photographs(40)[8:]
+    with torch.no_grad():
+        target = AttackTarget(head(pixels), head, SHAPE, auxiliary=Auxiliary(own, "same set"))
+    both, _ = run_attack(InverseRefined(steps=60, width=8, passes=150), target, pixels)
+    decoder, _ = run_attack(InverseAttack(steps=60, width=8), target, pixels)
+    search, _ = run_attack(NoiseAware(passes=150), target, pixels)
+    assert both.psnr_db > decoder.psnr_db + 1.0
+    assert both.psnr_db > search.psnr_db
+    with pytest.raises(AttackError, match="needs 8 pictures of the attacker's own or more"):
+        InverseRefined()(replace(target, auxiliary=Auxiliary(own[:4])))
+    with pytest.raises(AttackError, match="a share between 0 and 1"):
+        InverseRefined(aside=1.0)
+
+
+def test_coordinates_about_a_picture_are_white_for_its_errors() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = SpectralImage(SHAPE)
+    errors = 0.1 * torch.randn(64, *SHAPE, generator=generator)
+    centre = photographs(2)
+    near = image.around(centre, errors)
+    assert torch.allclose(near.pixels(near.origin(2)), centre, atol=1e-6)
+    assert torch.allclose(near.pixels(near.white(centre + 0.01)), centre + 0.01, atol=1e-5)
+    # White noise of deviation 0.1 has that deviation in every orthonormal coordinate.
+    assert torch.allclose(near.deviation, torch.full(SHAPE, 0.1), rtol=0.1)
+    assert torch.equal(image.pixels(image.origin(1)), torch.full((1, *SHAPE), 0.5))
