@@ -15,6 +15,7 @@ ALL = "all"
 STRONGEST = (
     "least-squares",  # exact, where the head is linear
     "pfo",
+    "inverse-refined",
     "inverse-network",
     "rmle:restarts",
     "noise-aware",

@@ -80,7 +80,7 @@ def strengthen(
     reporter.stage("stronger attacks", max(1, len(slots)))
     while slots:
         left_s = ends_at - time.perf_counter()
-        begun = _affordable(slots, left_s)
+        begun = _begun(slots, left_s)
         if not begun:
             break
         slot = begun[0]
@@ -144,6 +144,11 @@ def _least_s(row: CutReport) -> float:
     """Seconds below which an attack is not begun, by what a step of the quick one took."""
     steps = [a.seconds / a.steps for a in row.attacks if a.steps]
     return max(_LEAST_S, _LEAST_STEPS * max(steps, default=0.0)) + _MARGIN_S
+
+
+def _begun(slots: Sequence[_Slot], left_s: float) -> list[_Slot]:
+    """Those to begin; where there is too little time for any, the first gets what there is."""
+    return _affordable(slots, left_s) or list(slots[:1] if left_s > _LEAST_S + _MARGIN_S else [])
 
 
 def _affordable(slots: Sequence[_Slot], left_s: float) -> list[_Slot]:

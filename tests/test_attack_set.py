@@ -20,6 +20,7 @@ from torch import nn
 from splitdeploy.attacks.auxiliary import Auxiliary
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.attacks.registry import attacks_table, find_attack
+from splitdeploy.attacks.split_learning.registry import split_attacks_table
 from splitdeploy.attacks.target import AttackTarget
 from splitdeploy.attacks.verdict import RECOGNISABLE
 from splitdeploy.partitioner import attack_set, strong_attacks
@@ -93,6 +94,7 @@ def test_the_list_says_what_each_attack_has_to_be_given() -> None:
         assert ("--aux-images" in needs[row["name"]]) == threat.auxiliary_data
         assert ("--prior" in needs[row["name"]]) == threat.generator
     assert needs["rmle"] == "nothing"
+    assert {needs[row["name"]] for row in split_attacks_table()} == {"a split training"}
 
 
 def a_target(**given: object) -> AttackTarget:
@@ -191,6 +193,14 @@ def test_what_is_begun_has_its_time_and_the_first_comes_first(
         assert begun[0] is slots[0]
     rest = left_s - sum(slot.least_s for slot in begun)
     assert all(slot.least_s > rest - 1e-9 for slot in slots if slot not in begun)
+
+
+def test_where_time_is_short_the_first_gets_what_there_is() -> None:
+    slots = [strong_attacks._Slot(i, Choice("rmle"), 100.0) for i in range(3)]
+    assert strong_attacks._begun(slots, 50.0) == slots[:1]
+    assert strong_attacks._begun(slots, 1.0) == []
+    assert strong_attacks._begun(slots, 250.0) == slots[:2]
+    assert strong_attacks._begun([], 250.0) == []
 
 
 def test_the_pick_comes_first_then_the_pareto_set() -> None:

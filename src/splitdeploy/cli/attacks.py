@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 from splitdeploy.cli import options as shared
 from splitdeploy.cli.tables import print_csv, print_table
@@ -28,12 +30,29 @@ def command(form: str, **_: object) -> None:
     cells = [[row[column] for column in columns] for row in rows]
     if form == "csv":
         print_csv(columns, cells)
-        return
-    print_table("attacks", columns, cells, markdown=form == "md")
+    elif form == "md":
+        print_table("attacks", columns, cells, markdown=True)
+    else:
+        _print_paragraphs(rows)
+
+
+def _print_paragraphs(rows: list[dict[str, str]]) -> None:
+    """A table that a terminal has room for: what it takes in lines below each other."""
+    table = Table(show_lines=True)
+    for heading in ("attack", "what it takes", "needs"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "needs")
+    for row in rows:
+        takes = f"{row['threat_model']}\ncost: {row['cost']}\n{row['paper']}"
+        needs = row["needs"].replace(" --", "\n--")
+        table.add_row(f"{row['name']}\n{row['presets']}", takes, needs)
+    Console(highlight=False).print(table)
 
 
 def _rows() -> list[dict[str, str]]:
+    """Those on what is sent at a cut, then those on a training that is split there."""
     from splitdeploy.attacks.registry import attacks_table, find_attack
+    from splitdeploy.attacks.split_learning.registry import split_attacks_table
     from splitdeploy.partitioner.attack_set import needed_options
 
-    return [row | {"needs": needed_options(find_attack(row["name"]))} for row in attacks_table()]
+    rows = [row | {"needs": needed_options(find_attack(row["name"]))} for row in attacks_table()]
+    return rows + [row | {"needs": "a split training"} for row in split_attacks_table()]
