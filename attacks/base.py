@@ -159,6 +159,26 @@ class Attack(ABC):
             notes=tuple(run.notes),
         )
 
+    @final
+    def within(self, target: AttackTarget, run: Run) -> Tensor:
+        """Reconstruct as a part of another attack, on a head that this one has made.
+
+        Args:
+            target: What was observed, and the head that stands in for the victim's.
+            run: The part of the other attack's run.
+
+        Returns:
+            Pixels ``[n, c, h, w]``; they need be neither clamped nor finite.
+
+        Raises:
+            AttackError: The target lacks what the threat model takes for granted.
+        """
+        missing = target.lacks(self.threat)
+        if missing:
+            raise AttackError(f"{self.name} needs {' and '.join(missing)}, and there is none")
+        with _frozen(target.pixel_head):
+            return self._run(target.granted(self.threat), run)
+
     @abstractmethod
     def _run(self, target: TargetView, run: Run) -> Tensor:
         """Reconstruct.

@@ -14,7 +14,6 @@ Without pictures of his own an attacker makes some (`splitdeploy.attacks.texture
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from splitdeploy.attacks.base import Attack
 from splitdeploy.attacks.checkpoint import digest
 from splitdeploy.attacks.inverse_network import invert
 from splitdeploy.attacks.inverse_training import Draw, Pictures, Recipe, train_inverses
+from splitdeploy.attacks.pace import affordable
 from splitdeploy.attacks.published_decoder import PublishedDecoder
 from splitdeploy.attacks.refined_decoder import RefinedDecoder
 from splitdeploy.attacks.steps import Run
@@ -53,10 +53,6 @@ _FITTED, _FITTED_VECTORS = 256, 1024
 
 _FITTING_SHARE = 0.3
 """The part of the time that querying for the linear part may take."""
-
-_TIMED_STEPS = 2
-_USED = 0.9
-"""Of the time that is left, what steps are planned for."""
 
 _AT_ONCE = 32
 
@@ -144,9 +140,12 @@ class InverseAttack(Attack):
         else:
             network = self._fitted(asker, run)
             recipe = Recipe(self.batch, self.learning_rate, weight_decay=self.weight_decay)
-            held = None if checkpoint is None else checkpoint.load()
-            before = 0 if held is None else int(held["step"])
-            steps = asker.affordable(network, recipe, self.steps, before, run)
+
+            def rehearse(count: int, trial: Run) -> None:
+                copied = copy.deepcopy(network)
+                train_inverses(asker.observe, [copied], asker, count, trial, recipe)
+
+            steps = affordable(rehearse, self.steps, run, checkpoint)
             least = self.steps
         done = train_inverses(asker.observe, [network], asker, steps, run, recipe, checkpoint)
         run.converged = done >= least
@@ -261,18 +260,6 @@ class _Asker:
         (sent,) = self.observe(self(0, 2, generator), generator)
         told = (f"{list(t.shape[1:])} {float(t.mean()):.3g} {float(t.std()):.3g}" for t in sent)
         return f"sends {', '.join(told)}"
-
-    def affordable(
-        self, network: nn.Module, recipe: Recipe, most: int, before: int, run: Run
-    ) -> int:
-        """The steps that there is time for, those made before an interruption included."""
-        if math.isinf(run.remaining_s):
-            return most
-        trial = Run(run.seed, None, None)
-        began = time.perf_counter()
-        train_inverses(self.observe, [copy.deepcopy(network)], self, _TIMED_STEPS, trial, recipe)
-        step_s = (time.perf_counter() - began) / _TIMED_STEPS
-        return max(1, min(most, before + int(_USED * run.remaining_s / step_s)))
 
 
 def _shapes(target: TargetView) -> list[tuple[int, ...]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from splitdeploy.attacks.augment import Augmentation
 from splitdeploy.attacks.checkpoint import Checkpoint
+from splitdeploy.attacks.pace import Counted
 from splitdeploy.attacks.steps import Run
 from splitdeploy.attacks.training import Learner, Schedule, one_cycle, train
 
@@ -111,17 +112,6 @@ class Pictures:
         return rows
 
 
-class _Counted(nn.Module):
-    """A decoder, and how many steps it has made: a resumed training draws what comes next."""
-
-    done: Tensor
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("done", torch.zeros((), dtype=torch.int64, device="cpu"))
-
-
 def train_inverses(
     observe: Observe,
     networks: Sequence[nn.Module],
@@ -149,7 +139,7 @@ def train_inverses(
         The steps that were made, those before an interruption included.
     """
     recipe = recipe or Recipe()
-    counted = [_Counted(network) for network in networks]
+    counted = [Counted(network) for network in networks]
     learners = [
         Learner(
             f"network{place}",
@@ -169,7 +159,7 @@ def train_inverses(
             observed = observe(pixels, generator)
         total = 0.0
         for module, tensors, learner in zip(counted, observed, learners, strict=True):
-            total += _descend(module.network, tensors, pixels, learner.optimiser, recipe)
+            total += _descend(module.inner, tensors, pixels, learner.optimiser, recipe)
             module.done += 1
         return total / len(networks)
 
@@ -204,6 +194,6 @@ def _descend(
     # Divided by what the network says is the scale of its pictures.
     loss = ((found - pixels) / getattr(network, "std", 1.0)).square().mean()
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    torch.autograd.backward(loss)
     optimiser.step()
     return float(loss.detach())

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from splitdeploy.attacks.maps import as_map, map_shape
 
-_REACHES = (1, 3, 5)
+_REACHES = (1, 3, 5, 7, 9, 11)
 _MOST_INPUTS = 1024
 """Numbers that a block is a function of; a wider reach leaves fewer components a place."""
 
@@ -60,7 +60,7 @@ class Layout:
         maps = [m for m in map(map_shape, shapes) if m is not None]
         sides = [max((m[1 + axis] for m in maps), default=1) for axis in (0, 1)]
         sizes = image_shape[1:]
-        stride = [max(1, round(size / side)) for size, side in zip(sizes, sides, strict=True)]
+        stride = [_stride(size, side) for size, side in zip(sizes, sides, strict=True)]
         grid = [math.ceil(size / step) for size, step in zip(sizes, stride, strict=True)]
         block = [min(step, _LARGEST_BLOCK) for step in stride]
         return cls((grid[0], grid[1]), (stride[0], stride[1]), (block[0], block[1]))
@@ -86,6 +86,13 @@ class Layout:
             size = tuple(g * s for g, s in zip(self.grid, self.stride, strict=True))
             whole = functional.interpolate(whole, size=size, mode="bilinear")
         return whole[:, :, : image_shape[1], : image_shape[2]]
+
+
+def _stride(size: int, side: int) -> int:
+    """Pixels from place to place: a power of two where a border was lost on the way."""
+    if size % side == 0:
+        return size // side
+    return int(2 ** max(0, math.floor(math.log2(size / side))))
 
 
 class LinearDecoder(nn.Module):
@@ -187,10 +194,7 @@ class LinearDecoder(nn.Module):
         grid = self.layout.grid
         if tensor.dim() == 2:
             return tensor[:, :, None, None].expand(-1, -1, *grid)
-        near = all(
-            abs(g - s) <= max(4, g // 8) for g, s in zip(grid, tensor.shape[2:], strict=True)
-        )
-        if not near:
+        if any(2 * side <= g for g, side in zip(grid, tensor.shape[2:], strict=True)):
             return functional.interpolate(tensor, size=grid, mode="bilinear")
         # A convolution without padding loses as much on either side.
         down, across = grid[0] - tensor.shape[2], grid[1] - tensor.shape[3]

@@ -62,3 +62,24 @@ def as_map(tensor: Tensor) -> Tensor:
 
 def _channels_last(shape: tuple[int, ...]) -> bool:
     return shape[0] == shape[1] != shape[2]
+
+
+def from_map(found: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The inverse of `as_map`.
+
+    Args:
+        found: ``[n, c, h, w]`` or ``[n, k]``.
+        shape: Of the boundary tensor, without the batch.
+
+    Returns:
+        ``[n, *shape]``; a token of no place is the mean over the places that it was held at.
+    """
+    if found.dim() == 2:
+        return found.reshape(len(found), *shape)
+    if len(shape) == 3:
+        return found.permute(0, 2, 3, 1) if _channels_last(shape) else found
+    tokens = found.flatten(2).transpose(1, 2)
+    if tokens.shape[1] == shape[0]:
+        return tokens
+    first = tokens[:, :, shape[1] :].mean(1, keepdim=True)
+    return torch.cat([first, tokens[:, :, : shape[1]]], dim=1)

@@ -72,7 +72,7 @@ class PublishedDecoder(nn.Module):
 
     def _halvings(self) -> int:
         ratio = self.image_shape[1] / self.size[0]
-        return max(0, round(math.log2(ratio)))
+        return max(0, math.floor(math.log2(ratio)))
 
     def forward(self, tensors: tuple[Tensor, ...]) -> Tensor:
         """Pixels ``[n, c, h, w]``, not clamped, for boundary tensors, each ``[n, …]``."""

@@ -10,7 +10,10 @@ from splitdeploy.attacks.least_squares import LeastSquares
 from splitdeploy.attacks.linear_queries import LinearByQueries
 from splitdeploy.attacks.noise_aware import NoiseAware
 from splitdeploy.attacks.pfo import Pfo
+from splitdeploy.attacks.query_shadow import QueryShadow
 from splitdeploy.attacks.rmle import Rmle, RmlePublished
+from splitdeploy.attacks.shadow import Shadow, ShadowOtherNet
+from splitdeploy.attacks.unsplit import UnSplit
 from splitdeploy.profiles.errors import UnknownNameError
 
 _ATTACKS: dict[str, type[Attack]] = {}
@@ -79,3 +82,7 @@ register(InverseAttack)
 register(InverseBlind)
 register(DeepImagePrior)
 register(LinearByQueries)
+register(Shadow)
+register(ShadowOtherNet)
+register(QueryShadow)
+register(UnSplit)

@@ -20,6 +20,9 @@ _LEAVES = 40
 _SMALLEST, _LARGEST = 0.03, 0.5
 """Radii over the picture's side."""
 
+_DARKER = 1.3
+"""Exponent that gives luminance a skewness of about 0.2, as CIFAR-10 and ImageNet have."""
+
 _CLOUD = 0.15
 """Standard deviation of the clouds that lie within leaves."""
 
@@ -122,6 +125,6 @@ def normal_noise(
 
 
 def _colours(count: int, channels: int, uniform: Callable[..., Tensor]) -> Tensor:
-    """Flat colours, mostly grey: channels differ less than pictures do."""
-    grey, tint = uniform(count, 1, 1, 1), uniform(count, channels, 1, 1)
+    """Flat colours, mostly grey, more of them dark than bright, as in photographs."""
+    grey, tint = uniform(count, 1, 1, 1) ** _DARKER, uniform(count, channels, 1, 1) ** _DARKER
     return 0.65 * grey + 0.35 * tint

@@ -211,7 +211,13 @@ def test_the_published_decoders_of_lenet(shape: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "image"), [((4, 6, 6), (3, 16, 16)), ((4, 15, 15), (1, 32, 32)), ((9,), (3, 40, 36))]
+    ("shape", "image"),
+    [
+        ((4, 6, 6), (3, 16, 16)),
+        ((4, 15, 15), (1, 32, 32)),
+        ((16, 8, 8), (1, 28, 28)),
+        ((9,), (3, 40, 36)),
+    ],
 )
 def test_blocks_are_put_together_as_they_were_taken_apart(
     shape: tuple[int, ...], image: tuple[int, int, int]
