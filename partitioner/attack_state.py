@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitdeploy.partitioner.state import open_state
+from splitdeploy.partitioner.state import TRAINING_FOLDER, open_state
 from splitdeploy.profiles.errors import ReportError
 from splitdeploy.profiles.report import AttackRecord
 from splitdeploy.profiles.report_reader import attack_from_json
@@ -50,7 +50,7 @@ class AttackState:
 
     def training(self, label: str) -> Path:
         """Where an attack keeps what it trains."""
-        return self._folder / "training" / file_name(label)
+        return self._folder / TRAINING_FOLDER / file_name(label)
 
     def load(self, label: str, budget_s: float | None) -> Done | None:
         """An attack that is done.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,13 @@ from splitdeploy.profiles.store import write_atomically
 STATE_FOLDER = "state"
 """Its name in a run folder."""
 
+TRAINING_FOLDER = "training"
+"""Where in it attacks keep what they train."""
+
 _KEY = "key.json"
+
+_OWN = ("cut-*.json", "attack-*.json", "attack-*.npz", f"{TRAINING_FOLDER}/**/*.npz")
+"""What is cleared; a user may keep other files there."""
 
 
 def holds_rows(folder: Path) -> bool:
@@ -55,7 +60,7 @@ class State:
 
     def training(self, index: int, name: str) -> Path:
         """Where an attack on a cut keeps what it trains."""
-        return self._folder / "training" / f"cut-{index:04d}" / name
+        return self._folder / TRAINING_FOLDER / f"cut-{index:04d}" / name
 
     def _path(self, index: int) -> Path:
         return self._folder / f"cut-{index:04d}.json"
@@ -76,9 +81,10 @@ def open_state(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> bo
     key = hashlib.sha256(text.encode()).hexdigest()
     if resume and _stored_key(folder) == key:
         return True
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in _OWN:
+        for stale in folder.glob(pattern):
+            stale.unlink()
     write_atomically(folder / _KEY, json.dumps({"key": key}))
     return False
 

@@ -38,7 +38,7 @@ from splitdeploy.partitioner.models import load_model
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan, make_plan
 from splitdeploy.partitioner.progress import Silent
-from splitdeploy.partitioner.state import State
+from splitdeploy.partitioner.state import State, open_state
 from splitdeploy.partitioner.strong_attacks import strengthen
 from splitdeploy.profiles.errors import AttackError, UnknownNameError, UsageError
 from splitdeploy.profiles.report import Constraints, CutReport, Objective, SweepReport
@@ -174,6 +174,25 @@ def test_a_head_of_other_weights_is_refused(plan: Plan, monkeypatch: pytest.Monk
         deployed_target(plan, place, "fp32", pixels, Arsenal()),
     ):
         pass
+
+
+# --- what is kept ---------------------------------------------------------------------------
+
+
+def test_a_state_of_other_settings_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    own = ("cut-0001.json", "attack-rmle-fast.json", "attack-rmle-fast.npz",
+           "training/shadow-fast/head.npz", "training/cut-0001/pfo-fast/x.npz")  # fmt: skip
+    others = ("mine.txt", "training/notes.md")
+    assert not open_state(tmp_path, {"seed": 0}, resume=True)
+    for name in (*own, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert open_state(tmp_path, {"seed": 0}, resume=True)
+    assert all((tmp_path / name).exists() for name in (*own, *others))
+    for settings, resume in (({"seed": 1}, True), ({"seed": 1}, False)):
+        assert not open_state(tmp_path, settings, resume=resume)
+        assert not any((tmp_path / name).exists() for name in own)
+        assert all((tmp_path / name).exists() for name in others)
 
 
 # --- the strong ones of a sweep -------------------------------------------------------------
