@@ -78,7 +78,8 @@ def load(data: Path, name: str) -> Data:
         others = torch.cat([training.images[cut:], rest.images])
         labels = torch.cat([training.labels[cut:], rest.labels])
         victim = Auxiliary(training.images[:cut], "same set", training.labels[:cut])
-        return Data(victim, Auxiliary(others, "same distribution", labels), cifar.lossless(data))
+        other = Auxiliary(others, "same distribution", labels)
+        return Data(victim, other, _shuffled(cifar.lossless(data)))
     images, labels = _idx(data / name, "train")
     order = torch.from_numpy(np.random.default_rng(SEED).permutation(len(images)))
     first, second = order[: TRAINED_ON[name]], order[TRAINED_ON[name] :]
@@ -87,6 +88,12 @@ def load(data: Path, name: str) -> Data:
         Auxiliary(images[second], "same distribution", labels[second]),
         cifar.Pictures(*_idx(data / name, "t10k")),
     )
+
+
+def _shuffled(pictures: cifar.Pictures) -> cifar.Pictures:
+    """In a fixed random order: the file's is by class."""
+    order = torch.randperm(len(pictures.labels), generator=torch.Generator().manual_seed(SEED))
+    return cifar.Pictures(pictures.images[order], pictures.labels[order])
 
 
 def _idx(folder: Path, part: str) -> tuple[Tensor, Tensor]:
