@@ -28,9 +28,15 @@ class Generator(nn.Module):
         latent_size: Elements of the latent vector, which is N(0, 1) in each.
         image_shape: ``(c, h, w)`` of what comes out.
 
+    Attributes:
+        residual: ``[c, h, w]``: the spectrum of what pictures are beside the generator's range
+            (`splitdeploy.attacks.generators.residual`); None where it was not measured.
+
     Raises:
         AttackError: There are no stages, or they give no such pictures.
     """
+
+    residual: Tensor | None = None
 
     def __init__(
         self, stages: Sequence[nn.Module], latent_size: int, image_shape: tuple[int, int, int]

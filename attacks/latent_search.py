@@ -63,6 +63,10 @@ class LatentSearch(Attack):
             "starts": 8, "start_steps": 30, "start_rate": 0.1, "steps": 270, "relative": True,
             "tv_weight": 1e-3, "square_weight": 1e-3, "latent_weight": 1e-2,
         },
+        "thorough": {
+            "starts": 64, "start_steps": 50, "start_rate": 0.1, "steps": 2000, "relative": True,
+            "tv_weight": 1e-3, "square_weight": 1e-3, "latent_weight": 1e-2,
+        },
         "published": {},
     }  # fmt: skip
 
@@ -168,11 +172,12 @@ class LatentSearch(Attack):
         centred = (pixels - low) * (2.0 / (high - low)) - 1.0
         mean, variance = latent.mean(1), latent.var(1, unbiased=False)
         divergence = -0.5 * (1.0 + (variance + _TINY).log() - mean.square() - variance)
-        return (
+        unlikely: Tensor = (
             self.tv_weight * mean_square_variation(centred)
             + self.square_weight * centred.square().flatten(1).mean(1)
             + self.latent_weight * divergence
         )
+        return unlikely
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -28,6 +28,7 @@ class BatchedLbfgs:
         start: Where to begin, ``[n, d]``.
         history: How many curvature pairs to keep.
         first_step: Root mean square of the first step's elements, before any curvature is known.
+        project: On a convex set that every point must lie in, as ``start`` does; None for all.
 
     Attributes:
         point: The best point of each problem so far, ``[n, d]``.
@@ -35,8 +36,15 @@ class BatchedLbfgs:
     """
 
     def __init__(
-        self, evaluate: Evaluate, start: Tensor, *, history: int, first_step: float
+        self,
+        evaluate: Evaluate,
+        start: Tensor,
+        *,
+        history: int,
+        first_step: float,
+        project: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self._project = project
         self._evaluate = evaluate
         self._first_step = first_step
         self._pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=history)
@@ -47,8 +55,7 @@ class BatchedLbfgs:
 
     def advance(self) -> None:
         """One evaluation: a step for every problem that the line search lets take it."""
-        slope = (self._gradient * self._direction).sum(1)
-        trial = self.point + self._length.unsqueeze(1) * self._direction
+        trial, slope = self._trial()
         loss, gradient = self._evaluate(trial)
         # False for NaN too, so a step off the edge is taken back and shortened.
         accepted = loss <= self.loss + _SUFFICIENT * self._length * slope
@@ -65,6 +72,22 @@ class BatchedLbfgs:
         self._gradient = torch.where(taken, gradient, self._gradient)
         self.loss = torch.where(accepted, loss, self.loss)
         self._direction = torch.where(taken, self._newton(), self._direction)
+
+    def _trial(self) -> tuple[Tensor, Tensor]:
+        """Where to step, and the slope there an unit of length."""
+        trial = self.point + self._length.unsqueeze(1) * self._direction
+        if self._project is None:
+            return trial, (self._gradient * self._direction).sum(1)
+        trial = self._project(trial)
+        fall = (self._gradient * (trial - self.point)).sum(1)
+        # A projected quasi-Newton step may lead uphill; a projected gradient never does.
+        uphill = (fall >= 0).unsqueeze(1)
+        if bool(uphill.any()):
+            self._direction = torch.where(uphill, self._steepest(), self._direction)
+            steepest = self.point + self._length.unsqueeze(1) * self._direction
+            trial = torch.where(uphill, self._project(steepest), trial)
+            fall = (self._gradient * (trial - self.point)).sum(1)
+        return trial, fall / self._length
 
     def _shorter(self, loss: Tensor, slope: Tensor) -> Tensor:
         """The minimum of the parabola through the rejected step, within a tenth and a half."""

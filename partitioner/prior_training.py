@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from splitdeploy.attacks.auxiliary import Auxiliary
+from splitdeploy.attacks.generator import Generator
 from splitdeploy.attacks.generators.adversarial import train_adversarial
 from splitdeploy.attacks.generators.autoencoding import LEAST_PICTURES, train_autoencoding
 from splitdeploy.attacks.generators.file import load_generator, save_generator
@@ -110,7 +111,21 @@ def train_prior(options: PriorOptions, out: Path, reporter: Reporter) -> SmallGe
     return generator
 
 
-def save_prior_sheet(generator: SmallGenerator, path: Path, seed: int) -> None:
+def origin_of(generator: Generator) -> str:
+    """Where a generator comes from, in a phrase.
+
+    Args:
+        generator: From a file, or a user's own.
+
+    Returns:
+        Its origin, as far as it is known.
+    """
+    if not isinstance(generator, SmallGenerator):
+        return "a user's own: nothing is known of its training"
+    return "untrained" if generator.origin is None else str(generator.origin)
+
+
+def save_prior_sheet(generator: Generator, path: Path, seed: int) -> None:
     """A sheet of pictures that a generator gives for random latents.
 
     Args:
@@ -120,10 +135,8 @@ def save_prior_sheet(generator: SmallGenerator, path: Path, seed: int) -> None:
     """
     latents = generator.draw(3 * _SHEET, torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        rows = generator(latents).split(_SHEET)  # type: ignore[no-untyped-call]
-    origin = generator.origin
-    caption = "untrained" if origin is None else f"{origin.method}, random latents"
-    save_sheet(path, [(caption, rows[0]), *(("", row) for row in rows[1:])])
+        rows = generator(latents).split(_SHEET)
+    save_sheet(path, [("pictures of random latents", rows[0]), *(("", row) for row in rows[1:])])
 
 
 def _check(options: PriorOptions, out: Path) -> Path:

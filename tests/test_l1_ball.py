@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import brentq
 
 from splitdeploy.attacks.l1_ball import project_on_l1_ball
+from splitdeploy.attacks.lbfgs import BatchedLbfgs
 
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 30))
 # Denormal numbers would test the processor instead.
@@ -101,3 +102,24 @@ def test_a_large_map_in_single_precision() -> None:
     assert torch.allclose(norms, torch.full_like(norms, radius), rtol=1e-6)
     again = project_on_l1_ball(once, radius)
     assert torch.allclose(again, once, atol=1e-6)
+
+
+def test_a_search_within_the_ball_reaches_the_nearest_point_of_it() -> None:
+    """The projection is what minimises the distance under the constraint."""
+    goal = torch.randn(4, 20, generator=torch.Generator().manual_seed(0))
+    radii = torch.tensor([0.0, 1.0, 5.0, 1e3])
+
+    def evaluate(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 0.5 * (points - goal).square().sum(1), points - goal
+
+    search = BatchedLbfgs(
+        evaluate, torch.zeros(4, 20), history=5, first_step=0.1,
+        project=lambda points: project_on_l1_ball(points, radii),
+    )  # fmt: skip
+    before = search.loss
+    for _ in range(60):
+        search.advance()
+        assert bool((search.loss <= before).all())
+        assert bool((search.point.abs().sum(1) <= radii + 1e-4).all())
+        before = search.loss
+    assert torch.allclose(search.point, project_on_l1_ball(goal, radii), atol=1e-3)

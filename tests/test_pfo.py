@@ -56,43 +56,44 @@ def photographs(count: int = 2) -> Tensor:
 
 def test_a_target_in_the_generators_range_is_recovered() -> None:
     pixels = in_range()
-    attack = Pfo(samples=64, restarts=3, latent_steps=80, stage_steps=10, latent_weight=0.0)
+    attack = Pfo(
+        samples=256, restarts=6, latent_steps=120, stage_steps=10, weights=(0.0,), residual=0.0
+    )
     record, found = run_attack(attack, target_of(pixels), pixels)
     assert record.psnr_db > 40.0
-    assert found.steps <= 80 + 3 * 10
+    assert found.steps <= 120 + 3 * 10
 
 
 def test_a_radius_of_zero_keeps_the_picture_of_the_latent() -> None:
     target = target_of(photographs())
-    still = Pfo(samples=8, latent_steps=6, stage_steps=3, radius=0.0)(target)
+    still = Pfo(samples=8, latent_steps=6, stage_steps=3, radius=0.0, weights=(0.1,))(target)
     # Nothing moves after the latent, however long; and where a stage restarts nothing changes.
-    longer = Pfo(samples=8, latent_steps=6, stage_steps=9, radius=0.0)(target)
+    longer = Pfo(samples=8, latent_steps=6, stage_steps=9, radius=0.0, weights=(0.1,))(target)
     assert torch.equal(still.pixels, longer.pixels)
-    assert still.losses[-1] == still.losses[6]
-    assert any("stage 1: the l1 ball of radius 0 bound in 100%" in n for n in still.notes)
+    assert any("stage 1: the l1 ball of radius 0 bound 100%" in n for n in still.notes)
 
 
 def test_an_infinite_radius_is_no_constraint_and_a_small_one_binds() -> None:
     pixels = photographs()
     ends = {}
     for radius in (0.0, 0.01, 1e6, math.inf):
-        attack = Pfo(samples=8, latent_steps=10, stage_steps=15, radius=radius)
+        attack = Pfo(samples=8, latent_steps=10, stage_steps=10, radius=radius, weights=(0.01,))
         found = attack(target_of(pixels))
         ends[radius] = (found.losses[-1], found)
     assert torch.equal(ends[1e6][1].pixels, ends[math.inf][1].pixels)
-    assert any("bound in 0% of it" in note for note in ends[math.inf][1].notes)
+    assert any("inf bound 0% of moves" in note for note in ends[math.inf][1].notes)
     assert ends[math.inf][0] < ends[0.01][0] < ends[0.0][0]
 
 
 def test_latent_search_recovers_a_target_in_range() -> None:
     pixels = in_range()
     attack = LatentSearch(
-        starts=20, start_steps=20, start_rate=0.1, steps=300, relative=True, tv_weight=0.0,
+        starts=8, start_steps=20, start_rate=0.1, steps=160, relative=True, tv_weight=0.0,
         square_weight=0.0, latent_weight=0.0,
     )  # fmt: skip
     record, found = run_attack(attack, target_of(pixels), pixels)
-    assert record.psnr_db > 30.0
-    assert found.steps == 20 + 300
+    assert record.psnr_db > 25.0
+    assert found.steps == 20 + 160
 
 
 def test_published_settings_of_latent_search() -> None:
@@ -101,7 +102,7 @@ def test_published_settings_of_latent_search() -> None:
     assert (attack.tv_weight, attack.square_weight, attack.latent_weight) == (0.01, 0.01, 1.0)
 
 
-@pytest.mark.parametrize("attack", [Pfo(), Pfo(pixel_steps=5), LatentSearch()], ids=repr)
+@pytest.mark.parametrize("attack", [Pfo(), Pfo(residual=0.0), LatentSearch()], ids=repr)
 def test_a_deadline_leaves_each_part_a_step(attack: Pfo | LatentSearch) -> None:
     found = attack(target_of(photographs()), deadline_s=1e-9)
     assert 2 <= found.steps <= 60
@@ -117,31 +118,28 @@ class Leaky(nn.Module):
         self.begin = begin
 
     def forward(self, x: Tensor) -> Tensor:
-        far = (x - self.begin).abs().amax() > 0.02
-        return torch.where(far, x * torch.nan, x)
+        far = (x - self.begin).abs().flatten(1).amax(1) > 0.02
+        return torch.where(far.view(-1, 1, 1, 1), x * torch.nan, x)
 
 
-def test_a_diverging_stage_keeps_the_best_before_it() -> None:
+def test_a_head_that_gives_nan_leaves_a_finite_picture() -> None:
     made = generator()
     plain = made(torch.zeros(1, 8))
     sender = PixelHead(Leaky(plain), (0.0,) * 3, (1.0,) * 3).eval()
-    observed = (plain + 0.2,)
-    target = AttackTarget(observed, sender, SHAPE, generator=made)
-    attack = Pfo(samples=1, latent_steps=1, stage_steps=50, learning_rate=0.1)
-    found = attack(target)
-    assert not found.converged
-    assert any("diverged" in note for note in found.notes)
+    target = AttackTarget((plain + 0.2,), sender, SHAPE, generator=made)
+    found = Pfo(samples=4, latent_steps=10, stage_steps=5)(target)
     assert float((found.pixels - plain).abs().max()) <= 0.02 + 1e-6
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"restarts": 0}, "expected at least 1 step in each stage and 1 to samples restarts"),
+        ({"restarts": 0}, "expected 1 to samples restarts, and a step at least for each stage"),
         ({"stage_steps": 0}, "stage_steps=0"),
-        ({"radius": -1.0}, "expected a radius and weights of zero or more"),
-        ({"radius": math.nan}, "expected a radius and weights of zero or more"),
-        ({"learning_rate": 0.0}, "a positive learning_rate"),
+        ({"latent_steps": 2}, "latent_steps=2, stage_steps=20 and 5 weights"),
+        ({"radius": -1.0}, "expected a radius, a residual and one or more weights of zero or more"),
+        ({"radius": math.nan}, "expected a radius, a residual and one or more weights"),
+        ({"weights": ()}, "one or more weights of zero or more"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from command_line import splitdeploy
 from PIL import Image
 
-from splitdeploy.attacks.generators import nearest
+from splitdeploy.attacks.generators import nearest, residual
 from splitdeploy.attacks.generators.file import load_generator
 from splitdeploy.attacks.generators.small import SmallGenerator
 from splitdeploy.partitioner import prior_training
@@ -33,7 +33,12 @@ def folder(tmp_path: Path) -> Path:
 def _few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The figure that is measured at the end is tested elsewhere."""
     search = nearest.nearest_latents
-    monkeypatch.setattr(nearest, "nearest_latents", lambda g, p, **_given: search(g, p, passes=2))
+
+    def short(generator: Any, pictures: Any, **given: Any) -> Any:
+        return search(generator, pictures, **{**given, "passes": 1})
+
+    for module in (nearest, residual):
+        monkeypatch.setattr(module, "nearest_latents", short)
 
 
 def train(folder: Path, out: Path, *arguments: object) -> Any:
@@ -142,5 +147,7 @@ def test_refusals(folder: Path, tmp_path: Path) -> None:
         assert (outcome.code, outcome.out) == (code, ""), (message, outcome.err)
         assert message in outcome.err and len(outcome.err.strip().splitlines()) == 1
     assert not out.exists()
+    own = splitdeploy("prior", "show", "test_generators:Halves")
+    assert own.code == 0 and "a user's own" in own.out
     shown = splitdeploy("prior", "show", few / "00.png")
     assert shown.code == 1 and "expected a generator as" in shown.err

@@ -20,7 +20,12 @@ from torch.nn import functional
 from splitdeploy.attacks.augment import Augmentation
 from splitdeploy.attacks.auxiliary import Auxiliary
 from splitdeploy.attacks.checkpoint import digest
-from splitdeploy.attacks.generators.autoencoding import HELD_OUT_PASSES, measured, split
+from splitdeploy.attacks.generators.autoencoding import (
+    HELD_OUT_PASSES,
+    measured,
+    residual_of,
+    split,
+)
 from splitdeploy.attacks.generators.small import Architecture, SmallGenerator, downwards
 from splitdeploy.attacks.steps import Run
 from splitdeploy.attacks.training import Learner, train
@@ -211,6 +216,7 @@ def train_adversarial(
     state = run.checkpoint("adversarial", f"a generative adversarial net of {mark} with {settings}")
     train(game.learners(), step, steps, run, state)
     found = game.average.eval().requires_grad_(False)
+    found.residual = residual_of(found, images, rows, passes)
     found.origin = measured(found, images, rows, "adversarial", mark, steps, run.seed, passes)
     return found
 

@@ -25,6 +25,7 @@ from splitdeploy.attacks.auxiliary import Auxiliary
 from splitdeploy.attacks.checkpoint import digest
 from splitdeploy.attacks.generators.nearest import nearest_psnr_db
 from splitdeploy.attacks.generators.origin import Origin
+from splitdeploy.attacks.generators.residual import measure_residual
 from splitdeploy.attacks.generators.small import Architecture, SmallGenerator, downwards
 from splitdeploy.attacks.quality import psnr_db
 from splitdeploy.attacks.steps import Run
@@ -207,6 +208,7 @@ def train_autoencoding(
     generator = model.generator.eval().requires_grad_(False)
     with torch.no_grad():
         _whiten(model, images, rows.training)
+    generator.residual = residual_of(generator, images, rows, passes)
     generator.origin = measured(
         generator, images, rows, "autoencoding", mark, steps, run.seed, passes
     )
@@ -252,6 +254,23 @@ def measured(
         held_out_psnr_db=nearest_psnr_db(generator, held_out, passes=passes),
         flat_psnr_db=float(psnr_db(flat, held_out).mean()),
     )
+
+
+def residual_of(generator: SmallGenerator, images: Auxiliary, rows: Split, passes: int) -> Tensor:
+    """The spectrum of a trained generator's errors, on held-out pictures as far as they suffice.
+
+    Args:
+        generator: Trained, in eval mode.
+        images: All pictures.
+        rows: Which of them were held out.
+        passes: Of the search for their latents.
+
+    Returns:
+        As `measure_residual` has it.
+    """
+    chosen = torch.cat([rows.held_out, rows.training])[:_MOST_HELD_OUT]
+    device = next(generator.parameters()).device
+    return measure_residual(generator, images.pixels(chosen).to(device), passes=passes // 2 + 1)
 
 
 def _whiten(model: Autoencoder, images: Auxiliary, rows: Tensor) -> None:

@@ -26,6 +26,7 @@ from splitdeploy.profiles.errors import AttackError, OutputError
 from splitdeploy.profiles.store import write_atomically
 
 _HEADER = "splitdeploy_generator"
+_RESIDUAL = "residual"
 _VERSION = 1
 
 
@@ -49,6 +50,8 @@ def save_generator(generator: SmallGenerator, path: Path) -> None:
         name: tensor.detach().cpu().contiguous().numpy()
         for name, tensor in generator.state_dict().items()
     }
+    if generator.residual is not None:
+        arrays[_RESIDUAL] = generator.residual.detach().cpu().numpy()
     arrays[_HEADER] = np.array(json.dumps(header))
     out = io.BytesIO()
     np.savez(out, **arrays)
@@ -99,6 +102,9 @@ def _of_file(path: Path) -> SmallGenerator:
         settings = dict(header["architecture"])
         settings["image_shape"] = tuple(settings["image_shape"])
         generator = SmallGenerator(Architecture(**settings))
+        residual = arrays.pop(_RESIDUAL, None)
+        if residual is not None:
+            generator.residual = torch.from_numpy(residual).view(generator.image_shape)
         generator.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
         generator.origin = None if header["origin"] is None else Origin(**header["origin"])
     except (

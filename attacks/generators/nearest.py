@@ -14,7 +14,12 @@ _FIRST_STEP = 0.05
 
 
 def nearest_latents(
-    generator: Generator, pictures: Tensor, *, passes: int = 150, start: Tensor | None = None
+    generator: Generator,
+    pictures: Tensor,
+    *,
+    passes: int = 150,
+    start: Tensor | None = None,
+    weight: float = 0.0,
 ) -> Tensor:
     """Latents whose pictures come closest in mean squared error, by a batched L-BFGS.
 
@@ -23,6 +28,7 @@ def nearest_latents(
         pictures: ``[n, c, h, w]`` on [0, 1].
         passes: Through the generator, forward and back.
         start: Where the search begins, ``[n, k]``; the latents' mean where None.
+        weight: Of the latents' mean square beside the mean squared error.
 
     Returns:
         ``[n, k]``.
@@ -32,6 +38,7 @@ def nearest_latents(
         latent = points.detach().requires_grad_()
         with torch.enable_grad():
             errors = (generator(latent) - pictures).square().flatten(1).mean(1)
+            errors = errors + weight * latent.square().mean(1)
             (gradient,) = torch.autograd.grad(errors.sum(), latent)
         return errors.detach(), gradient
 

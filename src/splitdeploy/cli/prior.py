@@ -119,7 +119,7 @@ def train(images: Path, out: Path, **given: Any) -> None:
 
 
 @command.command("show")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE|module:factory")
 @click.option(
     "--out",
     metavar="FILE.png",
@@ -128,7 +128,7 @@ def train(images: Path, out: Path, **given: Any) -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of these pictures.")
 @shared.verbosity_options
-def show(file: Path, out: Path | None, seed: int, **_given: Any) -> None:
+def show(file: str, out: Path | None, seed: int, **_given: Any) -> None:
     """What a generator was trained on, how, and how near it comes to unseen pictures.
 
     \b
@@ -136,16 +136,14 @@ def show(file: Path, out: Path | None, seed: int, **_given: Any) -> None:
       splitdeploy prior show prior.npz --out samples.png
     """  # fmt: skip
     from splitdeploy.attacks.generators.file import load_generator
-    from splitdeploy.attacks.generators.small import SmallGenerator
-    from splitdeploy.partitioner.prior_training import save_prior_sheet
+    from splitdeploy.partitioner.prior_training import origin_of, save_prior_sheet
 
     generator = load_generator(file)
-    assert isinstance(generator, SmallGenerator)
     channels, height, width = generator.image_shape
     parameters = sum(p.numel() for p in generator.parameters())
     click.echo(f"pictures of {channels}x{height}x{width} from {generator.latent_size} numbers")
     click.echo(f"{len(generator.stages)} stages, {parameters} parameters")
-    click.echo(str(generator.origin or "untrained"))
+    click.echo(origin_of(generator))
     if out is not None:
         save_prior_sheet(generator, out, seed)
         click.echo(f"pictures: {out}", err=True)
