@@ -115,7 +115,7 @@ def settings() -> list[Setting]:
 
 def _measure(heading: str, attacker: str, name: str, cut: str, bench: Bench) -> dict[str, Any]:
     data = victims.load(bench.data, name)
-    net = victims.victim(bench.data, name, bench.out)
+    net = victims.victim(bench.data, name, bench.out, quick=bench.quick)
     head, tail = victims.split(net, name, cut)
     originals = data.test.pixels()[: bench.images]
     own = data.victim if "same set" in attacker else data.other

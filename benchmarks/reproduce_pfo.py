@@ -41,6 +41,7 @@ SHOWN = tuple(
 )
 NONE, SAME, OTHER = "none", "CIFAR-10", "Fashion-MNIST"
 STEPS = {SAME: 3000, OTHER: 1000}
+QUICK_STEPS = 100
 LATENT, WIDTH = 384, 32
 
 CODE_TV = {"ReLU22": 10.0, "ReLU32": 1e3, "fc1": 1e4}
@@ -68,7 +69,7 @@ def settings() -> list[Setting]:
 
 def _measure(cut: str, name: str, prior: str, bench: Bench) -> dict[str, Any]:
     data = victims.load(bench.data, victims.CIFAR)
-    net = victims.victim(bench.data, victims.CIFAR, bench.out)
+    net = victims.victim(bench.data, victims.CIFAR, bench.out, quick=bench.quick)
     head, _ = victims.split(net, victims.CIFAR, cut)
     originals = data.test.pixels()[: bench.images]
     with torch.no_grad():
@@ -77,7 +78,9 @@ def _measure(cut: str, name: str, prior: str, bench: Bench) -> dict[str, Any]:
             head,
             (3, 32, 32),
             auxiliary=data.other,
-            generator=None if prior == NONE else generator(bench.data, bench.out, prior),
+            generator=None
+            if prior == NONE
+            else generator(bench.data, bench.out, prior, bench.quick),
         )
     sheet = "-".join(("pfo", cut, name, prior)).replace(",", "").replace(" ", "_")
     published = name == "rmle-he2019"
@@ -97,17 +100,16 @@ def _attack(name: str, cut: str) -> Attack:
 
 
 @cache
-def generator(data: Path, out: Path, prior: str) -> Generator:
+def generator(data: Path, out: Path, prior: str, quick: bool = False) -> Generator:
     """The generator of a prior; trained now where it is not, going on where a run was."""
-    folder = out / f"generator-{prior}-{STEPS[prior]}"
+    steps = QUICK_STEPS if quick else STEPS[prior]
+    folder = out / f"generator-{prior}-{steps}"
     path = folder / "generator.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         run = Run(victims.SEED, None, None, folder)
         images = _images(data, prior)
-        trained = train_autoencoding(
-            images, steps=STEPS[prior], run=run, latent_size=LATENT, width=WIDTH
-        )
+        trained = train_autoencoding(images, steps=steps, run=run, latent_size=LATENT, width=WIDTH)
         save_generator(trained, path)
     return load_generator(path)
 

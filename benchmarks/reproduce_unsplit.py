@@ -102,7 +102,7 @@ def _invert(name: str, cut: str, client: str, bench: Bench) -> dict[str, Any]:
     data = victims.load(bench.data, name)
     trained = client == TRAINED
     net = (
-        victims.victim(bench.data, name, bench.out)
+        victims.victim(bench.data, name, bench.out, quick=bench.quick)
         if trained
         else victims.untrained(name).eval().requires_grad_(False)
     )
@@ -157,7 +157,7 @@ def _share(right: float, count: int) -> dict[str, Any]:
 
 def _infer(name: str, depth: str, observable: str, bench: Bench) -> dict[str, Any]:
     data = victims.load(bench.data, name)
-    net = victims.victim(bench.data, name, bench.out)
+    net = victims.victim(bench.data, name, bench.out, quick=bench.quick)
     first, last = victims.split(net, name, LAST_LAYERS[name][depth == "depth 2"])
     pixels = data.test.pixels()[: bench.images]
     labels = data.test.labels[: bench.images]

@@ -37,6 +37,7 @@ TRAINED_ON = {MNIST: 50_000, FASHION: 50_000, CIFAR: 40_000}
 
 EPOCHS = {MNIST: 10, FASHION: 10, CIFAR: 9}
 RATE = {MNIST: 2e-3, FASHION: 2e-3, CIFAR: 1e-3}
+QUICK_STEPS = 400
 BATCH, SEED = 64, 0
 
 
@@ -147,13 +148,14 @@ def untrained(name: str) -> nn.Sequential:
         return cifar_cnn() if name == CIFAR else lenet()
 
 
-def victim(data: Path, name: str, out: Path) -> nn.Sequential:
+def victim(data: Path, name: str, out: Path, *, quick: bool = False) -> nn.Sequential:
     """The trained net; trained now where it is not, going on where an interrupted run was.
 
     Args:
         data: DIR.
         name: Of the data set.
         out: Where the weights are kept.
+        quick: Whether a few minutes of training must do; such a net has a file of its own.
 
     Returns:
         The net in eval mode, without gradients for its parameters.
@@ -161,7 +163,7 @@ def victim(data: Path, name: str, out: Path) -> nn.Sequential:
     net = untrained(name).to(memory_format=torch.channels_last)
     held = load(data, name).victim
     norm = NORMALISATION[name]
-    steps = EPOCHS[name] * (len(held) // BATCH)
+    steps = QUICK_STEPS if quick else EPOCHS[name] * (len(held) // BATCH)
     # At twice the rate and without AMSGrad the sigmoid of CIFAR10CNN saturates for good.
     optimiser = torch.optim.Adam(net.parameters(), lr=RATE[name], amsgrad=name == CIFAR)
     run = Run(SEED, None, None, out)
@@ -186,7 +188,7 @@ def victim(data: Path, name: str, out: Path) -> nn.Sequential:
         step,
         steps,
         run,
-        run.checkpoint(f"victim-{name}", f"{name} victim, {steps} steps"),
+        run.checkpoint(f"victim-{name}{'-quick' * quick}", f"{name} victim, {steps} steps"),
     )
     return net.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
