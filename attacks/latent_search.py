@@ -131,13 +131,12 @@ class LatentSearch(Attack):
             best = lowest, latent
             if run.diverged:
                 break
-        assert best is not None
         if not run.diverged:
             _, latent = self._descend(
-                best[1], generator, distance, run, 1.0, self.steps, self.rate, self.noise
+                latent, generator, distance, run, 1.0, self.steps, self.rate, self.noise
             )
         with torch.no_grad():
-            pixels = generator(latent)
+            pixels = generator.from_stage(0, (latent,)).contiguous()
         run.last_finite = pixels
         return pixels
 
