@@ -6,7 +6,6 @@ pictures it was, so that is asked on its own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +16,13 @@ from splitdeploy.attacks.intervals import wilson95
 
 DISTANCE = "mean squared error after matching mean and contrast"
 """By which a reconstruction is compared with the pictures of a gallery."""
+
+_FLAT = 1e-6
+"""The standard deviation of pixels below which a picture shows nothing but rounding."""
+
+_TIE = 1e-5
+_COPY = 1e-3
+"""Of distances between pictures of length 1: as near as another, and the same picture."""
 
 Classifier = Callable[[Tensor], Tensor]
 """From pixels ``[n, c, h, w]`` on [0, 1] to logits ``[n, k]``."""
@@ -88,27 +94,31 @@ def identify(reconstructions: Tensor, originals: Tensor, others: Tensor) -> Iden
     found, own = _standardised(reconstructions.to(originals.device)), _standardised(originals)
     rest = _standardised(others.to(originals.device))
     gallery = torch.cat([own, rest[_apart(rest, own)]])
-    distances = torch.cdist(found, gallery)
+    distances = _distances(found, gallery)
     mine = distances.diagonal().unsqueeze(1)
     # Rounding must not break the tie of a flat reconstruction.
-    nearer = (distances <= mine * (1 + 1e-6)).sum(1)
+    nearer = (distances <= mine * (1 + _TIE)).sum(1)
     return Identification(tuple(nearer.tolist()), len(gallery))
 
 
 def _standardised(pictures: Tensor) -> Tensor:
-    """``[n, chw]`` of mean 0 and mean square 1, in float64; zeros where a picture is flat."""
-    flat = pictures.detach().double().flatten(1)
+    """``[n, chw]`` of mean 0 and length 1; zeros where a picture is flat."""
+    flat = pictures.detach().float().flatten(1)
     flat = flat - flat.mean(1, keepdim=True)
-    spread = flat.square().mean(1, keepdim=True).sqrt()
-    even: Tensor = torch.where(spread > 1e-6, flat / spread.clamp_min(1e-6), 0.0)
-    return even / math.sqrt(flat.shape[1])
+    length = flat.norm(dim=1, keepdim=True)
+    return torch.where(length > _FLAT * flat.shape[1] ** 0.5, flat.div_(length), 0.0)
+
+
+def _distances(one: Tensor, other: Tensor) -> Tensor:
+    # Not by a product of matrices, which would lose what is nearly the same.
+    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _apart(rest: Tensor, own: Tensor) -> Tensor:
     """Which of the others are no copy of an original."""
     if not len(rest):
         return torch.zeros(0, dtype=torch.bool, device=rest.device)
-    return torch.cdist(rest, own).amin(1) > 1e-3
+    return _distances(rest, own).amin(1) > _COPY
 
 
 @dataclass(frozen=True)
