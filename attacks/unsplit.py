@@ -39,7 +39,7 @@ from splitdeploy.attacks.steps import Plateau, Run
 from splitdeploy.attacks.target import AttackTarget, TargetView
 from splitdeploy.attacks.threat import WHITE_BOX, ThreatModel
 from splitdeploy.attacks.training import Learner, one_cycle, train
-from splitdeploy.attacks.unsplit_start import Likeness, first_pictures
+from splitdeploy.attacks.unsplit_start import Likeness, first_pictures, stretch
 from splitdeploy.profiles.errors import AttackError
 
 _START_SHARE = 0.4
@@ -222,7 +222,8 @@ class UnSplit(Attack):
             optimiser.step()
         clone.requires_grad_(True)
         run.converged = Plateau().reached(part.losses)
-        return Unsplit(image.pixels(white.detach()), clone)
+        pixels = image.pixels(white.detach())
+        return Unsplit(stretch(pixels, clone, target.bounds), clone)
 
     def _guess(self, clone: PixelHead, likeness: Likeness, run: Run) -> None:
         """Train the clone on made pictures until they look like the observation."""

@@ -23,6 +23,8 @@ _MADE, _DECODED_BY = 512, 128
 """Made pictures in all, and those that the linear decoder is fitted to."""
 
 _ASIDE = 4
+_TAIL = 0.01
+"""Of all pixels, those that may lie beyond each end of the range: errors have tails."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,34 @@ def first_pictures(clone: PixelHead, likeness: Likeness, generator: torch.Genera
     if _skewness(found) >= 0:
         return found
     low, high = target.bounds
-    clone.mean, clone.std = low + high - clone.mean, -clone.std
+    _regauge(clone, -1.0, low + high)
     return low + high - found
+
+
+def stretch(pixels: Tensor, clone: PixelHead, bounds: tuple[float, float]) -> Tensor:
+    """Brightness and contrast such that the pictures, all together, fill the range.
+
+    Smashed data do not tell these either: a clone with another gain and bias sends the same.
+
+    Args:
+        pixels: ``[n, c, h, w]``.
+        clone: Its normalisation is changed so that it sends for the new what it sent for the old.
+        bounds: The range of pixels.
+
+    Returns:
+        ``[n, c, h, w]``, not clamped.
+    """
+    values = pixels.flatten().sort().values
+    low, high = (values[int(q * (len(values) - 1))] for q in (_TAIL, 1 - _TAIL))
+    gain = float((bounds[1] - bounds[0]) / (high - low).clamp_min(1e-3))
+    shift = bounds[0] - gain * float(low)
+    _regauge(clone, gain, shift)
+    return gain * pixels + shift
+
+
+def _regauge(clone: PixelHead, gain: float, shift: float) -> None:
+    """Let a clone take gain·x + shift for x."""
+    clone.mean, clone.std = gain * clone.mean + shift, gain * clone.std
 
 
 def _skewness(pixels: Tensor) -> float:
