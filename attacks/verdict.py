@@ -49,7 +49,10 @@ WORDS = {
     Level.GUESS: (
         "No more than guessing: the attack does no better than a flat colour or an average picture"
     ),
-    Level.OUTLINES: "The cloud can recover outlines or colours, and no recognisable picture",
+    Level.OUTLINES: (
+        "The cloud can recover outlines or colours, by SSIM short of a recognisable picture: "
+        "look at the pictures before relying on that"
+    ),
     Level.RECOGNISABLE: "The cloud can recover a recognisable picture",
     Level.COPY: "The cloud can recover a near copy of the picture",
 }

@@ -16,10 +16,10 @@ STRONGEST = (
     "least-squares",  # exact, where the head is linear
     "pfo",
     "inverse-refined",
-    "inverse-network",
-    "rmle:restarts",
     "noise-aware",
     "deep-image-prior",
+    "inverse-network",
+    "rmle:restarts",
     "rmle",
 )
 """What recovers most of modern nets comes first; a name that is not registered counts for nothing.
