@@ -5,6 +5,7 @@ from __future__ import annotations
 from splitdeploy.attacks.base import Attack
 from splitdeploy.attacks.deep_image_prior import DeepImagePrior
 from splitdeploy.attacks.inverse_attack import InverseAttack, InverseBlind
+from splitdeploy.attacks.inverse_refined import InverseRefined
 from splitdeploy.attacks.latent_search import LatentSearch
 from splitdeploy.attacks.least_squares import LeastSquares
 from splitdeploy.attacks.linear_queries import LinearByQueries
@@ -86,3 +87,4 @@ register(Shadow)
 register(ShadowOtherNet)
 register(QueryShadow)
 register(UnSplit)
+register(InverseRefined)
