@@ -86,7 +86,7 @@ class DeepImagePrior(Attack):
             pixels = low + (high - low) * decoder(noise, run.generator)
             loss = distance(pixels).sum()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             efforts.append(effort)
             if not run.step(float(loss.detach()) / target.images, pixels, (step + 1) / self.steps):
