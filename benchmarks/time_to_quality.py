@@ -4,10 +4,11 @@
 
 Theirs: He et al.'s published code in our own rendering (``rmle-he2019``, variant ``code``: 5,000
 steps of AMSGrad, their λ), one image at a time. Ours: `noise-aware` and `rmle` on all images at
-once, with more and more passes, until the mean PSNR is what theirs reached. The time to that
-quality is that of the shortest such run, from its start. An attacker cannot see the PSNR: it is
-what we judge by, and each attack runs to a fixed number of passes. All in one process, on as many
-threads as there are cores; do not run anything beside it. Images already done are kept.
+once, with more and more passes, until the mean PSNR is what theirs reached, and on until it is what
+their paper prints, which their λ does not reach on a net whose features are smaller. The time to a
+quality is that of the shortest run that has it, from its start. An attacker cannot see the PSNR: it
+is what we judge by, and each attack runs to a fixed number of passes. All in one process, on as
+many threads as there are cores; do not run anything beside it. Images already done are kept.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from splitdeploy.attacks.quality import judge, psnr_db
 from splitdeploy.attacks.rmle import Rmle, RmlePublished
 from splitdeploy.attacks.target import AttackTarget
 from splitdeploy.profiles.store import write_atomically
+
+PRINTED_DB = {"conv11": 37.59, "ReLU22": 19.47, "ReLU32": 13.38}
+"""Mean PSNR in their Table 3."""
 
 PASSES = (5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640)
 
@@ -82,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
-    parser.add_argument("--cut", default="ReLU22", choices=list(CODE_TV))
+    parser.add_argument("--cut", default="ReLU22", choices=list(PRINTED_DB))
     parser.add_argument("--images", type=int, default=32)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -94,14 +98,18 @@ def main() -> None:
     )
     print(f"theirs: {goal_db:.2f} dB in {seconds:.0f} s on {torch.get_num_threads()} threads")
     summary = {"theirs": {"seconds": seconds, "psnr_db": goal_db}, "ours": {}}
+    goals_db = sorted((goal_db, PRINTED_DB[given.cut]))
     for attack in (NoiseAware, Rmle):
-        runs = ours(attack, head, pixels, goal_db)
+        runs = ours(attack, head, pixels, goals_db[-1])
         summary["ours"][attack.name] = runs
-        if runs[-1]["psnr_db"] >= goal_db:
-            ratio = seconds / runs[-1]["seconds"]
-            print(f"{attack.name}: {runs[-1]['seconds']:.1f} s, {ratio:.0f} times as fast")
-        else:
-            print(f"{attack.name}: did not reach it")
+        for goal in goals_db:
+            took = next((run["seconds"] for run in runs if run["psnr_db"] >= goal), None)
+            told = (
+                "not reached"
+                if took is None
+                else f"{took:.1f} s, theirs {seconds / took:.0f} times"
+            )
+            print(f"{attack.name} to {goal:.2f} dB: {told}")
     path = given.out / f"time-to-quality-{given.cut}-summary.json"
     write_atomically(path, json.dumps(summary, indent=1) + "\n")
 
