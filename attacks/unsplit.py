@@ -11,14 +11,16 @@ smashed data with a clone of the head held still, and the clone with the picture
   The clone goes from picture to picture and is not reset, so that the first is the hardest.
 - ``paper`` and ``paper-deep``: isotropic TV with λ = 0.1 (their first three cuts) and 1 (the rest).
 - ``fast``, ours: all observed pictures share one clone and are fitted together, since a server sees
-  many from one client: parameters that explain one picture alone explain no other. The clone starts
-  from the statistics of the observation under made pictures (`splitdeploy.attacks.statistics`,
-  `splitdeploy.attacks.textures`), pictures from a linear decoder of such, in coordinates in which
-  natural pictures are white. Both have to be guessed: no picture of anyone's is used.
+  many from one client: parameters that explain one picture alone explain no other. Pictures are in
+  coordinates in which natural ones are white. One start has a clone that was fitted to the
+  observation's statistics on made pictures (`splitdeploy.attacks.unsplit_start`), another a fresh
+  one; the lowest loss is kept. What smashed data do not tell (the negative, brightness, contrast)
+  is taken to be as in pictures in general. No picture of anyone's is used.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -39,15 +41,17 @@ from splitdeploy.attacks.steps import Plateau, Run
 from splitdeploy.attacks.target import AttackTarget, TargetView
 from splitdeploy.attacks.threat import WHITE_BOX, ThreatModel
 from splitdeploy.attacks.training import Learner, one_cycle, train
-from splitdeploy.attacks.unsplit_start import Likeness, first_pictures, stretch
+from splitdeploy.attacks.unsplit_start import Likeness, bright, first_pictures, stretch
 from splitdeploy.profiles.errors import AttackError
 
-_START_SHARE = 0.4
+_START_SHARE = 0.2
 """Of the time, what the first guess of ours may take."""
 
 
-_INPUT_RATE, _MODEL_RATE, _START_RATE = 0.05, 1e-3, 2e-3
-_LIKENESS_WEIGHT = 0.1
+_INPUT_RATE, _MODEL_RATE, _START_RATE = 0.05, 4e-3, 2e-3
+_PEAK = 0.3
+"""Where on the one-cycle schedule it begins: at its highest."""
+
 _BOUNDS_WEIGHT = 10.0
 _EXPONENT = 1.5
 """Of the coordinates' power law, as rmle's."""
@@ -68,6 +72,15 @@ class Unsplit:
     clone: PixelHead
 
 
+@dataclass(frozen=True)
+class _End:
+    """How one start of ours ended."""
+
+    found: Unsplit
+    loss: float
+    converged: bool
+
+
 class UnSplit(Attack):
     """Pictures and a clone, by turns.
 
@@ -79,7 +92,9 @@ class UnSplit(Attack):
         tv_weight: λ. In ours, of the total variation a pixel.
         square_weight: Of the mean square of a picture, in ``code`` alone.
         prior_weight: Of the mean square of the white coordinates, in ours alone.
-        start_steps: That the clone learns on made pictures before, in ours alone.
+        start_steps: That the clone learns on made pictures before, in every other restart of ours.
+        restarts: Of ours: by turns from the guess and from nothing; that of the lowest loss is
+            kept.
     """
 
     name = "unsplit"
@@ -105,21 +120,24 @@ class UnSplit(Attack):
     def __init__(
         self,
         variant: str = "ours",
-        rounds: int = 100,
+        rounds: int = 200,
         input_steps: int = 10,
         model_steps: int = 5,
-        tv_weight: float = 0.5,
+        tv_weight: float = 0.1,
         square_weight: float = 0.0,
-        prior_weight: float = 1e-2,
-        start_steps: int = 500,
+        prior_weight: float = 1e-3,
+        start_steps: int = 100,
+        restarts: int = 2,
     ) -> None:
         if variant not in {"ours", "code", "paper"} or min(rounds, input_steps, model_steps) < 1:
             raise AttackError(
                 "expected variant 'ours', 'code' or 'paper' and at least 1 round and 1 step of "
                 f"each kind, got {variant!r}, {rounds}, {input_steps} and {model_steps}"
             )
-        if min(tv_weight, square_weight, prior_weight) < 0 or start_steps < 0:
-            raise AttackError("expected weights and start_steps of zero or more in unsplit")
+        if min(tv_weight, square_weight, prior_weight, start_steps) < 0 or restarts < 1:
+            raise AttackError(
+                "expected weights and start_steps of zero or more and at least 1 restart in unsplit"
+            )
         self.variant = variant
         self.rounds = rounds
         self.input_steps = input_steps
@@ -128,6 +146,7 @@ class UnSplit(Attack):
         self.square_weight = square_weight
         self.prior_weight = prior_weight
         self.start_steps = start_steps
+        self.restarts = restarts
 
     def _run(self, target: TargetView, run: Run) -> Tensor:
         return self.steal(target, run).pixels
@@ -143,7 +162,7 @@ class UnSplit(Attack):
             The pictures, not clamped, and the clone.
         """
         if self.variant == "ours":
-            return self._together(target, run)
+            return self._restarted(target, run)
         clone = target.fresh_head(self.seed)
         pixels = []
         for place in range(target.images):
@@ -186,49 +205,75 @@ class UnSplit(Attack):
         squares = self.square_weight * pixels.square().mean()
         return self.tv_weight * mean_square_variation(pixels).mean() + squares
 
-    def _together(self, target: TargetView, run: Run) -> Unsplit:
-        """All pictures with one clone."""
-        clone = target.fresh_head(self.seed)
+    def _restarted(self, target: TargetView, run: Run) -> Unsplit:
+        """The best of some starts, by their own loss."""
+        ends = []
+        for place in range(self.restarts):
+            clone = target.fresh_head(self.seed + place)
+            part = run.part((place + 1) / self.restarts)
+            ends.append(self._together(clone, target, part, guessed=place % 2 == 0))
+        # Not a number counts as the worst.
+        best = min(ends, key=lambda end: end.loss if math.isfinite(end.loss) else math.inf)
+        run.converged = best.converged
+        if bool(torch.isfinite(best.found.pixels).all()):
+            run.last_finite = best.found.pixels
+        return best.found
+
+    def _together(self, clone: PixelHead, target: TargetView, run: Run, *, guessed: bool) -> _End:
+        """All pictures with one clone, from next to nothing."""
         likeness = Likeness.to(target, run.generator)
-        self._guess(clone, likeness, run.part(_START_SHARE))
+        if guessed and self.start_steps:
+            self._guess(clone, likeness, run.part(_START_SHARE))
+        start = first_pictures(clone, likeness, run.generator)
         part = run.part(1.0)
+        found = self.refine(clone, start, target, part)
+        pixels = stretch(bright(found, clone, target.bounds), clone, target.bounds)
+        return _End(Unsplit(pixels, clone), part.losses[-1], part.converged)
+
+    def refine(self, clone: PixelHead, start: Tensor, target: TargetView, run: Run) -> Tensor:
+        """Fit a clone and pictures to each other, all pictures with the one clone.
+
+        Args:
+            clone: Trained in place.
+            start: Pictures to begin with, ``[n, c, h, w]``.
+            target: What was observed.
+            run: The clock and the record of the losses.
+
+        Returns:
+            The pictures, ``[n, c, h, w]``, not clamped.
+        """
         image = SpectralImage(target.image_shape, exponent=_EXPONENT, device=target.device)
-        white = image.white(first_pictures(clone, likeness, run.generator))
-        white = white.detach().requires_grad_()
+        white = image.white(start).detach().requires_grad_()
         seen = AttackTarget(target.observation, clone, target.image_shape, target.bounds)
         distance = FeatureDistance.relative(seen.granted(WHITE_BOX))
         on_input = torch.optim.Adam([white], lr=_INPUT_RATE)
         on_model = torch.optim.Adam(clone.parameters(), lr=_MODEL_RATE)
-        total = self.rounds * (self.input_steps + self.model_steps)
+        turn, whole_s = self.input_steps + self.model_steps, run.remaining_s
+        total = self.rounds * turn
         for step in range(total):
-            factor = one_cycle(0.3 + 0.7 * step / total)
-            picture_turn = step % (self.input_steps + self.model_steps) < self.input_steps
-            clone.requires_grad_(not picture_turn)
-            optimiser = on_input if picture_turn else on_model
-            optimiser.param_groups[0]["lr"] = factor * (
-                _INPUT_RATE if picture_turn else _MODEL_RATE
-            )
-            pixels = image.pixels(white if picture_turn else white.detach())
+            # By the clock where that runs faster, so that the steps become small within it.
+            late = 0.0 if math.isinf(whole_s) else 1.0 - run.remaining_s / max(1e-9, whole_s)
+            factor = one_cycle(_PEAK + (1.0 - _PEAK) * min(1.0, max(step / total, late)))
+            pictures = step % turn < self.input_steps
+            clone.requires_grad_(not pictures)
+            optimiser, rate = (on_input, _INPUT_RATE) if pictures else (on_model, _MODEL_RATE)
+            optimiser.param_groups[0]["lr"] = factor * rate
+            pixels = image.pixels(white if pictures else white.detach())
             loss = distance(pixels).mean()
             told = float(loss.detach())
-            if picture_turn:
+            if pictures:
                 loss = loss * target.images + self._natural(white, pixels, target).sum()
-            else:
-                loss = loss + _LIKENESS_WEIGHT * likeness.distance(clone, run.generator)
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
-            if not part.step(told, pixels.detach(), (step + 1) / total):
+            if not run.step(told, pixels.detach(), (step + 1) / total):
                 break
             optimiser.step()
         clone.requires_grad_(True)
-        run.converged = Plateau().reached(part.losses)
-        pixels = image.pixels(white.detach())
-        return Unsplit(stretch(pixels, clone, target.bounds), clone)
+        run.converged = Plateau().reached(run.losses)
+        return image.pixels(white.detach())
 
     def _guess(self, clone: PixelHead, likeness: Likeness, run: Run) -> None:
         """Train the clone on made pictures until they look like the observation."""
-        if not self.start_steps:
-            return
         optimiser = torch.optim.Adam(clone.parameters(), lr=_START_RATE)
 
         def step(generator: torch.Generator) -> float:

@@ -23,8 +23,7 @@ _MADE, _DECODED_BY = 512, 128
 """Made pictures in all, and those that the linear decoder is fitted to."""
 
 _ASIDE = 4
-_TAIL = 0.01
-"""Of all pixels, those that may lie beyond each end of the range: errors have tails."""
+_TAIL = 0.05
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,8 @@ class Likeness:
 def first_pictures(clone: PixelHead, likeness: Likeness, generator: torch.Generator) -> Tensor:
     """What a linear decoder of the clone's smashed data makes of the observation.
 
-    Smashed data do not tell a picture from its negative: a clone with the opposite first layer
-    sends the same. Of pictures in general, more is dark than bright (the luminance of MNIST,
-    Fashion-MNIST, CIFAR-10 and ImageNet is skewed to the right, in any 16 of them but a fifth of
-    CIFAR-10's), and so shall these be.
-
     Args:
-        clone: The clone as far as it is; its normalisation is turned over where that is needed.
+        clone: The clone as far as it is; its normalisation may be turned over (`bright`).
         likeness: The observation, and a source of made pictures.
         generator: Of the places that are looked at.
 
@@ -96,17 +90,35 @@ def first_pictures(clone: PixelHead, likeness: Likeness, generator: torch.Genera
     decoder.fit(clone(pixels), pixels, aside, generator)
     found: Tensor = decoder(target.observation)
     found = found.clamp(*target.bounds)
-    if _skewness(found) >= 0:
-        return found
-    low, high = target.bounds
-    _regauge(clone, -1.0, low + high)
-    return low + high - found
+    return bright(found, clone, target.bounds)
+
+
+def bright(pixels: Tensor, clone: PixelHead, bounds: tuple[float, float]) -> Tensor:
+    """Pictures or their negatives, whichever look more like pictures.
+
+    Smashed data do not tell them apart: a clone with the opposite first layer sends the same. Of
+    pictures in general, more is dark than bright (the luminance of MNIST, Fashion-MNIST, CIFAR-10
+    and ImageNet is skewed to the right, in any 16 of them but a fifth of CIFAR-10's).
+
+    Args:
+        pixels: ``[n, c, h, w]``.
+        clone: Its normalisation is turned over where the negatives are taken.
+        bounds: The range of pixels.
+
+    Returns:
+        ``[n, c, h, w]``.
+    """
+    if _skewness(pixels) >= 0:
+        return pixels
+    _regauge(clone, -1.0, sum(bounds))
+    return sum(bounds) - pixels
 
 
 def stretch(pixels: Tensor, clone: PixelHead, bounds: tuple[float, float]) -> Tensor:
-    """Brightness and contrast such that the pictures, all together, fill the range.
+    """Brightness and contrast such that pixels, all together, are spread as those of pictures.
 
-    Smashed data do not tell these either: a clone with another gain and bias sends the same.
+    Smashed data do not tell these either: a clone with another gain and bias sends the same. A
+    twentieth of the pixels is to lie in the darkest twentieth of the range, and of the brightest.
 
     Args:
         pixels: ``[n, c, h, w]``.
@@ -118,8 +130,9 @@ def stretch(pixels: Tensor, clone: PixelHead, bounds: tuple[float, float]) -> Te
     """
     values = pixels.flatten().sort().values
     low, high = (values[int(q * (len(values) - 1))] for q in (_TAIL, 1 - _TAIL))
-    gain = float((bounds[1] - bounds[0]) / (high - low).clamp_min(1e-3))
-    shift = bounds[0] - gain * float(low)
+    span = bounds[1] - bounds[0]
+    gain = float((1 - 2 * _TAIL) * span / (high - low).clamp_min(1e-3))
+    shift = bounds[0] + _TAIL * span - gain * float(low)
     _regauge(clone, gain, shift)
     return gain * pixels + shift
 

@@ -13,6 +13,7 @@ from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.attacks.target import AttackTarget
 from splitdeploy.attacks.textures import dead_leaves
 from splitdeploy.attacks.unsplit import UnSplit, clone_accuracy, unsplit
+from splitdeploy.attacks.unsplit_start import bright, stretch
 from splitdeploy.profiles.errors import AttackError
 
 SHAPE = (3, 16, 16)
@@ -33,14 +34,14 @@ def target(count: int = 16) -> tuple[AttackTarget, Tensor]:
 
 def test_together_they_are_found_out() -> None:
     attacked, originals = target()
-    record, found = run_attack(UnSplit(rounds=10, start_steps=100), attacked, originals)
+    record, found = run_attack(UnSplit(rounds=10, start_steps=100, restarts=1), attacked, originals)
     assert record.ssim > best_baseline(originals).ssim + 0.1
     assert found.losses[-1] < 0.7 * found.losses[100]
 
 
 def test_the_clone_sends_what_the_client_sends() -> None:
     attacked, originals = target()
-    found = unsplit(attacked, UnSplit(rounds=10, start_steps=100))
+    found = unsplit(attacked, UnSplit(rounds=10, start_steps=100, restarts=1))
     assert found.pixels.shape == originals.shape
     assert 0.0 <= float(found.pixels.min()) <= float(found.pixels.max()) <= 1.0
     assert attacked.pixel_head is not None
@@ -89,7 +90,7 @@ def test_a_turn_moves_the_pictures_or_the_clone() -> None:
 def test_a_deadline_ends_it(preset: str) -> None:
     attacked, _ = target(2)
     found = UnSplit.preset(preset)(attacked, deadline_s=1e-3)
-    assert 1 <= found.steps < 10
+    assert 1 <= found.steps < 20
     assert not found.converged
 
 
@@ -111,6 +112,34 @@ def test_a_constant_head_is_beaten_by_none() -> None:
     assert record.ssim <= best_baseline(originals).ssim + 0.02
 
 
+def test_the_restart_of_the_lowest_loss_is_kept() -> None:
+    attacked, _ = target(4)
+    both = UnSplit(rounds=2, start_steps=2)
+    found = both(attacked)
+    one = 2 * (both.input_steps + both.model_steps)
+    first, second = found.losses[one + 1], found.losses[-1]
+    guessed = UnSplit(rounds=2, start_steps=2, restarts=1)(attacked)
+    assert found.losses[: one + 2] == guessed.losses
+    assert torch.equal(found.pixels, guessed.pixels) == (first <= second)
+
+
+def test_what_smashed_data_do_not_tell_is_changed_in_the_clone_too() -> None:
+    attacked, originals = target(4)
+    assert attacked.pixel_head is not None
+    clone = fresh_head(attacked.pixel_head, 0)
+    negative = 1 - 0.5 * originals.pow(2)
+    with torch.no_grad():
+        before = clone(negative)[0]
+        turned = bright(negative, clone, (0.0, 1.0))
+        found = stretch(turned, clone, (0.0, 1.0))
+        after = clone(found)[0]
+    assert torch.allclose(before, after, atol=1e-4)
+    assert not torch.equal(turned, negative)
+    values = found.flatten()
+    assert float((values < 0.05).float().mean()) == pytest.approx(0.05, abs=0.01)
+    assert float((values > 0.95).float().mean()) == pytest.approx(0.05, abs=0.01)
+
+
 def test_clone_accuracy_is_that_of_clone_and_tail() -> None:
     attacked, _ = target(1)
     assert attacked.pixel_head is not None
@@ -128,5 +157,5 @@ def test_what_it_needs_is_told() -> None:
         UnSplit()(AttackTarget(attacked.observation, None, SHAPE))
     with pytest.raises(AttackError, match="variant 'ours', 'code' or 'paper' and at least 1 round"):
         UnSplit("theirs")
-    with pytest.raises(AttackError, match="weights and start_steps of zero or more"):
+    with pytest.raises(AttackError, match="start_steps of zero or more and at least 1 restart"):
         UnSplit(tv_weight=-1)
