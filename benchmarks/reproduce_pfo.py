@@ -94,9 +94,9 @@ def _attack(name: str, cut: str) -> Attack:
         rate = 1e-3 if cut == "fc1" else 1e-2
         return RmlePublished(variant="code", steps=5000, learning_rate=rate, tv_weight=CODE_TV[cut])
     if name.startswith("pfo, radius"):
-        settings = dict(Pfo.presets["thorough"])
+        settings = dict(Pfo.presets["fast"])
         return Pfo(**settings, radius=float(name.split()[-1]))
-    return find_attack(name).preset("fast" if name == "inverse-network" else "thorough")
+    return find_attack(name).preset("thorough" if name in {"rmle", "noise-aware"} else "fast")
 
 
 @cache
