@@ -104,7 +104,7 @@ def _cells(row: Mapping[str, Any], figures: Sequence[str]) -> list[str]:
 
 
 def _replaced(text: str, name: str, section: str) -> str:
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(text):
         raise SystemExit(f"expected a place <!-- {name} --> … <!-- /{name} --> in the page")
-    return pattern.sub(lambda found: found.group(1) + section + found.group(2), text)
+    return pattern.sub(lambda found: f"{found.group(1)}{section}\n{found.group(2)}", text)
