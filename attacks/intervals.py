@@ -7,7 +7,7 @@ import math
 from scipy.special import stdtrit
 from torch import Tensor
 
-_Z95 = 1.959963984540054
+Z95 = 1.959963984540054
 """The 97.5th percentile of the normal distribution."""
 
 
@@ -30,11 +30,11 @@ def student95(values: Tensor, low: float, high: float) -> tuple[float, float]:
     return (max(low, mean - half), min(high, mean + half))
 
 
-def wilson95(hits: int, n: int) -> tuple[float, float]:
+def wilson95(hits: float, n: int) -> tuple[float, float]:
     """For a share, after Wilson 1927: it has its level where all or none of a few pictures hit.
 
     Args:
-        hits: How many pictures hit.
+        hits: How many pictures hit; a mean over draws need not be whole.
         n: Of how many; at least 1.
 
     Returns:
@@ -45,9 +45,9 @@ def wilson95(hits: int, n: int) -> tuple[float, float]:
     """
     if n < 1 or not 0 <= hits <= n:
         raise ValueError(f"expected 0 to n hits of at least 1 picture, got {hits} of {n}")
-    share, weight = hits / n, _Z95**2 / n
+    share, weight = hits / n, Z95**2 / n
     middle = (share + weight / 2) / (1 + weight)
-    half = _Z95 * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
+    half = Z95 * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
     # At the ends the terms cancel but for rounding.
     low = 0.0 if hits == 0 else max(0.0, middle - half)
     return (low, 1.0 if hits == n else min(1.0, middle + half))

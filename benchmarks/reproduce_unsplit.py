@@ -20,7 +20,7 @@ from reproduction import Bench, Setting
 from torch import Tensor
 
 from splitdeploy.attacks.baselines import best_baseline
-from splitdeploy.attacks.defences.utility import wilson
+from splitdeploy.attacks.intervals import wilson95
 from splitdeploy.attacks.pictures import save_comparison
 from splitdeploy.attacks.quality import judge
 from splitdeploy.attacks.split_learning.label_accuracy import grouping_accuracy, label_accuracy
@@ -151,7 +151,7 @@ def _aligned(pixels: Tensor, originals: Tensor) -> Tensor:
 
 
 def _share(right: float, count: int) -> dict[str, Any]:
-    low, high = wilson(round(right * count), count)
+    low, high = wilson95(round(right * count), count)
     return {"accuracy": 100 * right, "accuracy_ci95": (100 * low, 100 * high)}
 
 

@@ -8,7 +8,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from splitdeploy.attacks.defences.base import Defended, Perturbation, Victim, additive
-from splitdeploy.attacks.defences.utility import paired_interval, utility, wilson
+from splitdeploy.attacks.defences.utility import paired_interval, utility
+from splitdeploy.attacks.intervals import wilson95
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.profiles.errors import DefenceError
 
@@ -31,7 +32,7 @@ IMAGES = torch.rand(60, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (77, 200)])
 def test_wilsons_interval_is_scipys(successes: int, trials: int) -> None:
     found = stats.binomtest(successes, trials).proportion_ci(0.95, "wilson")
-    assert wilson(successes, trials) == pytest.approx((found.low, found.high), abs=1e-9)
+    assert wilson95(successes, trials) == pytest.approx((found.low, found.high), abs=1e-9)
 
 
 def test_the_paired_interval_covers_the_truth() -> None:
@@ -65,7 +66,7 @@ def test_accuracy_is_counted_by_hand() -> None:
     assert found.before.value == pytest.approx(float((answers == labels.bool()).double().mean()))
     assert found.after.value == 0.5  # every answer is 0
     assert found.change == pytest.approx(found.after.value - found.before.value)
-    assert found.after.ci95 == wilson(30, 60)
+    assert found.after.ci95 == wilson95(30, 60)
 
 
 def test_overwhelming_noise_leaves_chance() -> None:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from splitdeploy.attacks.defences.base import Defended, Victim
+from splitdeploy.attacks.intervals import Z95, wilson95
 from splitdeploy.profiles.errors import DefenceError
 
-_Z95 = 1.959963984540054
 _CHUNK = 128
 
 
@@ -100,29 +100,13 @@ def utility(
     before = float(right.sum())
     return Utility(
         measure="agreement" if labels is None else "accuracy",
-        before=Share(1.0, (1.0, 1.0)) if labels is None else Share(before / n, wilson(before, n)),
-        after=Share(correct / n, wilson(correct, n)),
+        before=Share(1.0, (1.0, 1.0)) if labels is None else Share(before / n, wilson95(before, n)),
+        after=Share(correct / n, wilson95(correct, n)),
         change=(gained - lost) / n,
         change_ci95=paired_interval(gained, lost, n),
         images=n,
         draws=draws,
     )
-
-
-def wilson(successes: float, trials: int) -> tuple[float, float]:
-    """Wilson's score interval (1927) for a share, at 95 %.
-
-    Args:
-        successes: How many; a mean over draws need not be whole.
-        trials: Of how many, at least 1.
-
-    Returns:
-        The interval within [0, 1].
-    """
-    p, z2 = successes / trials, _Z95**2
-    middle = (p + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z95 / (1 + z2 / trials) * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def paired_interval(gained: float, lost: float, pairs: int) -> tuple[float, float]:
@@ -140,7 +124,7 @@ def paired_interval(gained: float, lost: float, pairs: int) -> tuple[float, floa
     """
     n, b, c = pairs + 2.0, gained + 0.5, lost + 0.5
     middle = (b - c) / n
-    half = _Z95 * math.sqrt((b + c) - (b - c) ** 2 / n) / n
+    half = Z95 * math.sqrt((b + c) - (b - c) ** 2 / n) / n
     return max(-1.0, middle - half), min(1.0, middle + half)
 
 

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from splitdeploy.attacks.defences.utility import wilson
+from splitdeploy.attacks.intervals import wilson95
 from splitdeploy.attacks.split_learning.parts import check_labels
 from splitdeploy.profiles.errors import AttackError
 
@@ -130,7 +130,7 @@ def _checked(
 
 
 def _record(right: int, samples: int, chance: float, named_by: str) -> LabelAccuracy:
-    return LabelAccuracy(right / samples, wilson(right, samples), chance, samples, named_by)
+    return LabelAccuracy(right / samples, wilson95(right, samples), chance, samples, named_by)
 
 
 def _majority(labels: np.ndarray[tuple[int], np.dtype[np.int64]], classes: int) -> float:
