@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
 from splitdeploy.attacks.judging import Judges, judged
+from splitdeploy.attacks.presets import WithPresets
 from splitdeploy.attacks.steps import Run
 from splitdeploy.attacks.target import AttackTarget, TargetView
 from splitdeploy.attacks.threat import ThreatModel
-from splitdeploy.profiles.errors import AttackError, UnknownNameError
+from splitdeploy.profiles.errors import AttackError
 from splitdeploy.profiles.report import AttackRecord
-
-_AttackT = TypeVar("_AttackT", bound="Attack")
 
 Progress = Callable[[float], None]
 """Told the share of the work that is done, on [0, 1]."""
@@ -53,56 +52,21 @@ class Reconstruction:
     notes: tuple[str, ...] = ()
 
 
-class Attack(ABC):
+class Attack(WithPresets, ABC):
     """A reconstruction attack: a value that can be called on any number of targets.
 
     A subclass sets the class attributes, keeps its hyper-parameters as attributes of the same
     names, and writes `_run`. Where every image is independent, it works on the whole batch at once.
 
     Attributes:
-        name: In the registry and in reports.
         threat: What it needs to know.
         cost: What it takes, in words, for ``splitdeploy attacks``.
         paper: Whose idea it is.
-        presets: Constructor arguments by name; the first is the default.
-        preset_name: The preset that made this instance, or ``custom``.
-        seed: Of its own random generator; the same seed gives the same reconstruction.
     """
 
-    name: ClassVar[str]
     threat: ClassVar[ThreatModel]
     cost: ClassVar[str]
     paper: ClassVar[str]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
-    preset_name: str = "custom"
-    seed: int = 0
-
-    @classmethod
-    def preset(cls: type[_AttackT], name: str | None = None, *, seed: int = 0) -> _AttackT:
-        """The attack with settings that have a name.
-
-        Args:
-            name: One of ``presets``; the default (the first) where None.
-            seed: Of its random generator.
-
-        Returns:
-            The attack.
-
-        Raises:
-            UnknownNameError: There is no such preset.
-        """
-        chosen = next(iter(cls.presets)) if name is None else name
-        if chosen not in cls.presets:
-            raise UnknownNameError(f"preset of {cls.name}", chosen, cls.presets)
-        attack = cls(**cls.presets[chosen])
-        attack.preset_name, attack.seed = chosen, seed
-        return attack
-
-    def __repr__(self) -> str:
-        """Its preset and every setting, as a test's or a log's label."""
-        settings = {k: v for k, v in vars(self).items() if k not in {"preset_name", "seed"}}
-        words = [self.preset_name, *(f"{k}={v!r}" for k, v in settings.items())]
-        return f"{self.name}({', '.join(words)})"
 
     def applies(self, target: AttackTarget) -> bool:
         """Whether it makes sense on this target; a sweep asks before it runs an attack."""

@@ -38,16 +38,17 @@ from torch import Tensor, nn
 from splitdeploy.attacks.auxiliary import Auxiliary
 from splitdeploy.attacks.base import Progress, Reconstruction
 from splitdeploy.attacks.checkpoint import digest
+from splitdeploy.attacks.presets import WithPresets
 from splitdeploy.attacks.split_learning.fsha_server import HijackingServer
 from splitdeploy.attacks.split_learning.parts import single
 from splitdeploy.attacks.split_learning.protocol import SplitTraining
 from splitdeploy.attacks.split_learning.setups import label_sharing
 from splitdeploy.attacks.steps import Plateau, Run
 from splitdeploy.attacks.threat import ThreatModel
-from splitdeploy.profiles.errors import AttackError, UnknownNameError
+from splitdeploy.profiles.errors import AttackError
 
 
-class Fsha:
+class Fsha(WithPresets):
     """The attack with its settings: a value that can be called on any client.
 
     Args:
@@ -62,13 +63,9 @@ class Fsha:
         linear: Pilot and decoder without activations.
         critic_width: Channels of the critic.
         critic_blocks: Residual blocks of the critic.
-
-    Attributes:
-        seed: Of the networks and of everything random.
-        preset_name: The preset that made this instance, or ``custom``.
     """
 
-    name: ClassVar[str] = "fsha"
+    name = "fsha"
     threat: ClassVar[ThreatModel] = ThreatModel(
         weights=False, architecture=False, auxiliary_data=True, active=True
     )
@@ -125,34 +122,6 @@ class Fsha:
         self.penalty_norm: Literal["sample", "channel"] = penalty_norm
         self.width, self.linear = width, linear
         self.critic_width, self.critic_blocks = critic_width, critic_blocks
-        self.preset_name, self.seed = "custom", 0
-
-    @classmethod
-    def preset(cls, name: str | None = None, *, seed: int = 0) -> Fsha:
-        """The attack with settings that have a name.
-
-        Args:
-            name: One of ``presets``; the default (the first) where None.
-            seed: Of its random numbers.
-
-        Returns:
-            The attack.
-
-        Raises:
-            UnknownNameError: There is no such preset.
-        """
-        chosen = next(iter(cls.presets)) if name is None else name
-        if chosen not in cls.presets:
-            raise UnknownNameError("preset of fsha", chosen, cls.presets)
-        attack = cls(**cls.presets[chosen])
-        attack.preset_name, attack.seed = chosen, seed
-        return attack
-
-    def __repr__(self) -> str:
-        """Its preset and every setting, as a test's or a log's label."""
-        settings = {k: v for k, v in vars(self).items() if k not in {"preset_name", "seed"}}
-        words = [self.preset_name, *(f"{k}={v!r}" for k, v in settings.items())]
-        return f"{self.name}({', '.join(words)})"
 
     def __call__(
         self,
