@@ -24,11 +24,10 @@ from splitdeploy.attacks.inverse_training import Pictures, Recipe
 from splitdeploy.attacks.noise_aware import NoiseAware
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.attacks.shadow import PUBLISHED_SEARCH
-from splitdeploy.attacks.shadow_training import PUBLISHED, fit_head
+from splitdeploy.attacks.shadow_training import PUBLISHED, check_settings, fit_head
 from splitdeploy.attacks.steps import Run
 from splitdeploy.attacks.target import AttackTarget, TargetView
 from splitdeploy.attacks.threat import ThreatModel
-from splitdeploy.profiles.errors import AttackError
 
 _TRAINING_SHARE = 0.7
 _VARIED = Augmentation(mirror=True, shift=0.1, contrast=0.2, brightness=0.1)
@@ -64,11 +63,7 @@ class QueryShadow(Attack):
         learning_rate: float = 5e-3,
         passes: int = 400,
     ) -> None:
-        if variant not in {"ours", "he2019"} or min(steps, batch) < 1 or learning_rate <= 0:
-            raise AttackError(
-                "expected variant 'ours' or 'he2019', at least 1 step and 1 picture a batch and a "
-                f"positive learning rate, got {variant!r}, {steps}, {batch} and {learning_rate:g}"
-            )
+        check_settings(variant, steps, batch, learning_rate)
         self.variant = variant
         self.steps = steps
         self.batch = batch

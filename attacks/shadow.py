@@ -37,7 +37,7 @@ from splitdeploy.attacks.noise_aware import NoiseAware
 from splitdeploy.attacks.own_head import OwnHead
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.attacks.rmle import RmlePublished
-from splitdeploy.attacks.shadow_training import PUBLISHED, fit_head
+from splitdeploy.attacks.shadow_training import PUBLISHED, check_settings, fit_head
 from splitdeploy.attacks.statistics import Statistics
 from splitdeploy.attacks.steps import Run
 from splitdeploy.attacks.target import AttackTarget, TargetView
@@ -95,11 +95,7 @@ class Shadow(Attack):
         statistics_weight: float = 3.0,
         passes: int = 300,
     ) -> None:
-        if variant not in {"ours", "he2019"} or min(steps, batch) < 1 or learning_rate <= 0:
-            raise AttackError(
-                "expected variant 'ours' or 'he2019', at least 1 step and 1 picture a batch and a "
-                f"positive learning rate, got {variant!r}, {steps}, {batch} and {learning_rate:g}"
-            )
+        check_settings(variant, steps, batch, learning_rate)
         if statistics_weight < 0:
             raise AttackError(
                 f"expected a statistics_weight of zero or more, got {statistics_weight:g}"

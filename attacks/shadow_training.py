@@ -13,6 +13,7 @@ from splitdeploy.attacks.pace import Counted, affordable
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.attacks.steps import Run
 from splitdeploy.attacks.training import Learner, halved, train
+from splitdeploy.profiles.errors import AttackError
 
 Loss = Callable[[tuple[Tensor, ...], Tensor, Tensor], Tensor]
 """Of what the head sends for pictures, these pictures ``[b, c, h, w]`` and their rows ``[b]``."""
@@ -23,6 +24,25 @@ PUBLISHED = Recipe(
 """Of He et al.'s code: the learning rate is halved every 10 of 50 passes."""
 
 PUBLISHED_EPOCHS = 50
+
+
+def check_settings(variant: str, steps: int, batch: int, learning_rate: float) -> None:
+    """Refuse settings that no shadow can be trained with.
+
+    Args:
+        variant: ``ours`` or ``he2019``.
+        steps: At least 1.
+        batch: Pictures a step, at least 1.
+        learning_rate: Above 0.
+
+    Raises:
+        AttackError: One of them is not so.
+    """
+    if variant not in {"ours", "he2019"} or min(steps, batch) < 1 or learning_rate <= 0:
+        raise AttackError(
+            "expected variant 'ours' or 'he2019', at least 1 step and 1 picture a batch and a "
+            f"positive learning rate, got {variant!r}, {steps}, {batch} and {learning_rate:g}"
+        )
 
 
 def fit_head(
