@@ -12,7 +12,6 @@ attacker's own that it was not trained on. Ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -78,7 +77,6 @@ class InverseRefined(Attack):
         errors = held - decoded[target.images :].clamp(*target.bounds)
         image = SpectralImage(target.image_shape, device=target.device).around(centre, errors)
         last = run.part(1.0)
-        # The decoder's own picture counts where there is no time for a single step.
         found = NoiseAware(passes=self.passes).search(target, image, last)
         run.converged = last.converged
         return found
@@ -92,7 +90,7 @@ class InverseRefined(Attack):
             target.image_shape,
             target.bounds,
             query=target.query,
-            auxiliary=replace(own, labels=None),
+            auxiliary=own,
         )
         decoder = InverseAttack(steps=self.steps, width=self.width)
         decoder.seed = self.seed
