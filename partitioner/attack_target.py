@@ -19,7 +19,7 @@ from splitdeploy.partitioner.deployed import (
     deployed_halves,
     twin_error,
 )
-from splitdeploy.partitioner.head_module import torch_tail
+from splitdeploy.partitioner.head_module import OneByOne, torch_tail
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.slicing import write_slice
 from splitdeploy.profiles.errors import AttackError, CutError
@@ -120,17 +120,4 @@ def _tail(plan: Plan, place: int) -> nn.Module | None:
         tail = torch_tail(plan.model.trace.program, names)
     except CutError:
         return None
-    return tail if plan.exported.dynamic_batch else _OneByOne(tail).eval()
-
-
-class _OneByOne(nn.Module):
-    """Runs a batch through a tail that takes one input at a time."""
-
-    def __init__(self, tail: nn.Module) -> None:
-        super().__init__()
-        self.tail = tail
-
-    def forward(self, *tensors: Tensor) -> Tensor:
-        """The logits of a batch."""
-        rows = range(len(tensors[0]))
-        return torch.cat([self.tail(*(t[i : i + 1] for t in tensors)) for i in rows])
+    return tail if plan.exported.dynamic_batch else OneByOne(tail).eval()

@@ -84,19 +84,23 @@ class _First(nn.Module):
 
 
 class OneByOne(nn.Module):
-    """Runs a batch through a head that takes one input at a time.
+    """Runs a batch through a head or a tail that takes one input at a time.
 
     Args:
-        head: From a batch of one to a tuple of tensors, each with the batch first.
+        part: From tensors with a batch of one to a tensor, or a tuple of them, with the batch
+            first.
     """
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, part: nn.Module) -> None:
         super().__init__()
-        self.head = head
+        self.part = part
 
-    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
-        """The tensors for a batch ``[n, …]``."""
-        runs = [self.head(batch[place : place + 1]) for place in range(len(batch))]
+    def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What it gives for a batch ``[n, …]``."""
+        rows = range(len(tensors[0]))
+        runs: list[Any] = [self.part(*(t[row : row + 1] for t in tensors)) for row in rows]
+        if isinstance(runs[0], Tensor):
+            return torch.cat(runs)
         return tuple(torch.cat(parts) for parts in zip(*runs, strict=True))
 
 
