@@ -24,6 +24,7 @@ from splitdeploy.attacks.labels import (
     images_in,
     interleaved,
 )
+from splitdeploy.edge_runtime.preprocess import cover, to_array
 from splitdeploy.profiles.errors import ImagesError
 
 PHOTOGRAPHS = (
@@ -130,7 +131,7 @@ def _folder(
     for _, file in files:
         _check(file, shape[1], shape[2])
     files = files[:count]
-    arrays = [_to_array(_cover(_open(file), shape[1], shape[2]), shape[0]) for _, file in files]
+    arrays = [to_array(cover(_open(file), shape[1], shape[2]), shape[0]) for _, file in files]
     numbers = class_numbers(tuple(classes))
     labels = np.array([numbers[name] for name, _ in files], np.int64) if classes else None
     names = tuple(file.relative_to(folder).as_posix() for _, file in files)
@@ -154,7 +155,7 @@ def _photo_crops(
         turn = index // len(PHOTOGRAPHS)
         if turn:
             picture, label = _seeded_crop(picture, draw), f"{label}-{turn}"
-        yield label, _to_array(_cover(picture, shape[1], shape[2]), shape[0])
+        yield label, to_array(cover(picture, shape[1], shape[2]), shape[0])
 
 
 def _skimage_data() -> Path:
@@ -202,22 +203,3 @@ def _open(file: Path) -> Image.Image:
 def _unreadable(file: Path, error: Exception) -> ImagesError:
     reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
     return ImagesError(f"cannot read {file} as an image ({reason}): repair it or take it away")
-
-
-def _cover(picture: Image.Image, height: int, width: int) -> Image.Image:
-    """Resize so that the picture covers the frame, then crop at the centre."""
-    old_width, old_height = picture.size
-    # Compared as products, and truncated as torchvision does, so that squares come out the same.
-    if width * old_height >= height * old_width:
-        size = (width, max(height, int(width * old_height / old_width)))
-    else:
-        size = (max(width, int(height * old_width / old_height)), height)
-    resized = picture.resize(size, Image.Resampling.BILINEAR)
-    left, top = round((size[0] - width) / 2.0), round((size[1] - height) / 2.0)
-    return resized.crop((left, top, left + width, top + height))
-
-
-def _to_array(picture: Image.Image, channels: int) -> NDArray[np.float32]:
-    flat = picture if channels == 3 else picture.convert("L")
-    levels = np.asarray(flat, dtype=np.float32).reshape(flat.height, flat.width, channels)
-    return np.ascontiguousarray(levels.transpose(2, 0, 1) / 255, dtype=np.float32)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from splitdeploy.edge_runtime.session import FREE, Array, Session
+from splitdeploy.edge_runtime.session import FREE, Array, Session, StageTimes
 from splitdeploy.profiles.cut import TensorSpec
 from splitdeploy.profiles.errors import MissingExtraError, SessionError
 
 CPU = "CPUExecutionProvider"
+
+_DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+"""Where a provider wants its tensors; the host's memory for any other."""
 
 _DTYPES = {
     "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16",
@@ -64,6 +68,29 @@ class OnnxRuntimeSession(Session):
         except Exception as error:  # ONNX Runtime's exceptions share no base but this one
             raise SessionError(f"onnxruntime: the graph failed: {reason(error)}") from error
         return dict(zip(names, values, strict=True))
+
+    def _run_timed(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], StageTimes]:
+        runtime, device = onnxruntime(), _DEVICES.get(self.providers[0], "cpu")
+        names = [spec.name for spec in self.outputs]
+        started = time.perf_counter()
+        try:
+            bound = self._session.io_binding()
+            for name, array in feeds.items():
+                value = runtime.OrtValue.ortvalue_from_numpy(array, device, 0)
+                bound.bind_ortvalue_input(name, value)
+            for name in names:
+                bound.bind_output(name, device)
+            bound.synchronize_inputs()
+            copied = time.perf_counter()
+            self._session.run_with_iobinding(bound)
+            bound.synchronize_outputs()
+            computed = time.perf_counter()
+            values = bound.copy_outputs_to_cpu()
+        except Exception as error:  # ONNX Runtime's exceptions share no base but this one
+            raise SessionError(f"onnxruntime: the graph failed: {reason(error)}") from error
+        ended = time.perf_counter()
+        stages = StageTimes(copied - started, computed - copied, ended - computed)
+        return dict(zip(names, values, strict=True)), stages
 
     def _close(self) -> None:
         self._session = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,6 +15,27 @@ from splitdeploy.profiles.cut import TensorSpec
 from splitdeploy.profiles.errors import SessionError
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Where the time of one run went.
+
+    Attributes:
+        copy_in_s: Handing the inputs to the device that computes.
+        compute_s: The graph.
+        copy_out_s: Handing the results back to the host.
+    """
+
+    copy_in_s: float
+    compute_s: float
+    copy_out_s: float
+
+    @property
+    def total_s(self) -> float:
+        """All three."""
+        return self.copy_in_s + self.compute_s + self.copy_out_s
+
 
 FREE = -1
 """The size, in a session's ``TensorSpec``, of a dimension that the graph leaves open."""
@@ -54,6 +76,23 @@ class Session(ABC):
         self._check(feeds)
         return self._run(feeds)
 
+    def run_timed(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], StageTimes]:
+        """As `run`, with the time of each stage; the device is waited for after each.
+
+        Args:
+            feeds: As in `run`.
+
+        Returns:
+            The outputs, and where the time went.
+
+        Raises:
+            SessionError: As `run`.
+        """  # noqa: DOC502
+        if not self._open:
+            raise SessionError(f"{self.name}: expected an open session, it is closed: open another")
+        self._check(feeds)
+        return self._run_timed(feeds)
+
     def close(self) -> None:
         """Release the graph; ``run`` fails from then on. Closing twice does nothing."""
         if self._open:
@@ -80,6 +119,10 @@ class Session(ABC):
     @abstractmethod
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on feeds that were checked."""
+
+    @abstractmethod
+    def _run_timed(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], StageTimes]:
+        """Run in three stages on feeds that were checked."""
 
     @abstractmethod
     def _close(self) -> None:

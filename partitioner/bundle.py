@@ -14,9 +14,9 @@ from onnx import ModelProto
 from onnx.external_data_helper import load_external_data_for_model
 
 from splitdeploy.cloud_runtime.triton_repository import write_model
-from splitdeploy.partitioner.digest import file_sha256
 from splitdeploy.partitioner.slicing import Halves
 from splitdeploy.profiles.cut import CutPoint
+from splitdeploy.profiles.digest import file_sha256
 from splitdeploy.profiles.errors import OutputError
 from splitdeploy.profiles.store import write_atomically
 
@@ -37,6 +37,7 @@ class BundleFacts:
         leakage: The leakage record, as in the report; None where none was measured.
         source: What the model can be loaded again from (`Source.to_json`).
         guard_noise: What the head adds to its smashed data; None where it adds nothing.
+        preprocessing: What is done to a picture before the head; None where it takes none.
     """
 
     model: str
@@ -46,6 +47,7 @@ class BundleFacts:
     leakage: Mapping[str, Any] | None
     source: Mapping[str, Any] | None = None
     guard_noise: Mapping[str, Any] | None = None
+    preprocessing: Mapping[str, Any] | None = None
 
 
 def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts) -> Path:
@@ -191,6 +193,7 @@ def _manifest(folder: Path, halves: Halves, facts: BundleFacts, served: str) -> 
         "tail": _specs(halves.tail),
         "precision": facts.precision,
         "codec": {"fp32": "none", "fp16": "cast", "int8": "quantize-linear"}[facts.precision],
+        "preprocessing": facts.preprocessing,
         "source": facts.source,
         "guard_noise": facts.guard_noise,
         "verification": facts.verification,

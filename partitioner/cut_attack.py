@@ -27,13 +27,13 @@ from splitdeploy.partitioner.attack_set import LEAST_S, Choice, Skipped, select
 from splitdeploy.partitioner.attack_state import AttackState, Done, file_name
 from splitdeploy.partitioner.attack_target import Arsenal, deployed_target
 from splitdeploy.partitioner.cut_attack_report import CutAttack, write_report
-from splitdeploy.partitioner.digest import bytes_sha256
 from splitdeploy.partitioner.lent import Lent
 from splitdeploy.partitioner.models import LoadedModel
 from splitdeploy.partitioner.plan import Plan, choose_cuts, make_plan, model_graph
 from splitdeploy.partitioner.progress import Reporter, Silent
 from splitdeploy.partitioner.run_folder import check_writable, whole_or_nothing
 from splitdeploy.partitioner.state import STATE_FOLDER
+from splitdeploy.profiles.digest import bytes_sha256
 from splitdeploy.profiles.errors import AttackError, CutError, SplitdeployError
 from splitdeploy.profiles.report import Baseline
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from splitdeploy.attacks.defences.base import Victim
 from splitdeploy.attacks.images import Images, load_photographs
 from splitdeploy.attacks.pixel_head import PixelHead
-from splitdeploy.partitioner.bundle_reader import Bundle
+from splitdeploy.edge_runtime.bundle import Bundle
 from splitdeploy.partitioner.codec import read_ranges
 from splitdeploy.partitioner.defended_bundle import open_head, plain_halves
 from splitdeploy.partitioner.deployed import TWIN_TOLERANCE, saturated, twin_error

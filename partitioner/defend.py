@@ -18,8 +18,8 @@ from splitdeploy.attacks.defences.target import Target, parse_target
 from splitdeploy.attacks.images import load_photographs
 from splitdeploy.attacks.leakage.prior import default_prior
 from splitdeploy.attacks.registry import find_attack
+from splitdeploy.edge_runtime.bundle import Bundle, read_bundle
 from splitdeploy.partitioner.bundle import BundleFacts, check_replaceable, write_bundle
-from splitdeploy.partitioner.bundle_reader import Bundle, read_bundle
 from splitdeploy.partitioner.defence_choice import check_form, make_defence, rivals
 from splitdeploy.partitioner.defence_judge import Bench, Verdict, judge_defence, undefended
 from splitdeploy.partitioner.defence_setup import Setup, load_pictures, prepare
@@ -254,6 +254,7 @@ def _write(
         leakage=leakage,
         source=manifest["source"],
         guard_noise=guard,
+        preprocessing=manifest["preprocessing"],
     )
     return write_bundle(place, exported.halves, job.work, facts)
 

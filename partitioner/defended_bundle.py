@@ -17,11 +17,11 @@ from torch import Tensor
 from splitdeploy.attacks.defences.adaptive import Send
 from splitdeploy.attacks.defences.base import Defended, Perturbation, Victim
 from splitdeploy.attacks.leakage.noise import PrecisionNoise
+from splitdeploy.edge_runtime.bundle import Bundle
 from splitdeploy.edge_runtime.guard_noise import NoiseInput, draw
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.edge_runtime.session import FREE, Array
 from splitdeploy.partitioner.bundle import save_graph
-from splitdeploy.partitioner.bundle_reader import Bundle
 from splitdeploy.partitioner.codec import calibrate, read_ranges, replace_ranges
 from splitdeploy.partitioner.deployed import TWIN_TOLERANCE, DeployedHead, saturated, twin_error
 from splitdeploy.partitioner.guarded_head import add_guard, remove_guard, seeded_draws

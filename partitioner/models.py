@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from splitdeploy.edge_runtime.preprocess import Preprocessing, normalised
 from splitdeploy.partitioner.program import load_program
 from splitdeploy.partitioner.trace import Trace, from_program, has_dynamic_batch, trace_module
 from splitdeploy.partitioner.weights import (
@@ -57,10 +58,17 @@ class InputSpec:
         """Whether it is one image of one or three channels."""
         return len(self.shape) == 4 and self.shape[1] in {1, 3}
 
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to a picture before the model; None where it takes none."""
+        if not self.is_image:
+            return None
+        channels, height, width = self.shape[1:]
+        return Preprocessing(channels, height, width, self.mean, self.std)
+
     def normalise(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """The model's input for pixels ``[n, c, h, w]`` on [0, 1]."""
-        mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (self.mean, self.std))
-        return ((pixels - mean) / std).astype(np.float32)
+        return normalised(pixels, self.mean, self.std)
 
 
 @dataclass(frozen=True)

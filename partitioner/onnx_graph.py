@@ -10,13 +10,13 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx.checker import ValidationError
 
-from splitdeploy.partitioner.digest import bytes_sha256, file_sha256
 from splitdeploy.partitioner.export import ExportedModel
 from splitdeploy.partitioner.graph import GraphNode, ModuleCall, TracedGraph
 from splitdeploy.partitioner.onnx_macs import node_macs
 from splitdeploy.partitioner.onnx_shapes import Shapes, graph_shapes
 from splitdeploy.partitioner.values import CLASSES, SCOPES, forget_sources
 from splitdeploy.profiles.cut import TensorSpec
+from splitdeploy.profiles.digest import bytes_sha256, file_sha256
 from splitdeploy.profiles.errors import CutError, ModelError
 
 _VIEWS = {

@@ -14,7 +14,6 @@ from splitdeploy.partitioner.arsenal import arsenal_digest
 from splitdeploy.partitioner.bundle import BundleFacts, check_replaceable, write_bundle
 from splitdeploy.partitioner.checks import check_figures, check_options, device_profile
 from splitdeploy.partitioner.deployed import deployed_halves
-from splitdeploy.partitioner.digest import bytes_sha256, file_sha256
 from splitdeploy.partitioner.exposure import Subjects, expose_cuts, load_subjects
 from splitdeploy.partitioner.local_times import time_locally
 from splitdeploy.partitioner.models import load_model
@@ -30,6 +29,7 @@ from splitdeploy.partitioner.strong_attacks import STRONG_SHARE, strengthen
 from splitdeploy.partitioner.sweep import Places, price_cuts, verify_cuts
 from splitdeploy.partitioner.sweep_report import sweep_report
 from splitdeploy.profiles.device import DeviceProfile
+from splitdeploy.profiles.digest import bytes_sha256, file_sha256
 from splitdeploy.profiles.errors import InfeasibleError
 from splitdeploy.profiles.report import CutReport, SweepReport
 from splitdeploy.profiles.report_writer import row_to_json
@@ -215,7 +215,7 @@ def write_cut_bundle(plan: Plan, place: int, precision: str, row: CutReport, fol
     """
     cut, sent = plan.cuts[place], plan.sent[place]
     halves, _ = deployed_halves(plan, cut, sent, precision)
-    record = row_to_json(row)
+    record, taken = row_to_json(row), plan.model.input.preprocessing
     facts = BundleFacts(
         plan.model.name,
         sent,
@@ -223,5 +223,6 @@ def write_cut_bundle(plan: Plan, place: int, precision: str, row: CutReport, fol
         record["verified"],
         record["leakage"],
         source_to_json(plan.model, plan.image_source, plan.images),
+        preprocessing=None if taken is None else taken.to_json(),
     )
     write_bundle(folder, halves, plan.exported.path.parent, facts)

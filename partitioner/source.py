@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from splitdeploy.partitioner.digest import file_sha256
 from splitdeploy.partitioner.models import LoadedModel, load_model
+from splitdeploy.profiles.digest import file_sha256
 from splitdeploy.profiles.errors import ModelError, ReportError
 
 _FILES = {".onnx", ".pt2"}

@@ -13,6 +13,9 @@
     ├── LeakageError            1   a leakage figure cannot be computed for this head
     ├── DefenceError            1   a defence cannot be set up on this head, or not so strongly
     ├── MissingExtraError       1   a package of an optional extra is not installed
+    ├── WireError               1   a message between edge and cloud does not hold what it should
+    ├── ServeError              1   a server cannot be started
+    ├── CloudError              1   the cloud did not answer a request
     ├── OutputError             1   the output place cannot be written
     ├── ReportError             1   a report or bundle does not follow its schema
     └── InfeasibleError         3   no cut satisfies the constraints
@@ -94,6 +97,30 @@ class DefenceError(SplitdeployError):
 
 class MissingExtraError(SplitdeployError):
     """A package of an optional extra is not installed."""
+
+
+class WireError(SplitdeployError):
+    """A message between edge and cloud does not hold what it should."""
+
+
+class ServeError(SplitdeployError):
+    """A server cannot be started: its port, its certificates, or what it is to serve."""
+
+
+class CloudError(SplitdeployError):
+    """The cloud did not answer a request.
+
+    Args:
+        kind: ``unavailable`` (nobody there, or the link broke), ``deadline`` (too late),
+            ``overloaded`` (it refused for lack of room), ``refused`` (it does not take this
+            request, and would not take it again) or ``open`` (not asked: it failed too often just
+            now).
+        message: One line.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class OutputError(SplitdeployError):

@@ -16,11 +16,11 @@ from command_line import splitdeploy
 from PIL import Image
 from torch import Tensor, nn
 
+from splitdeploy.edge_runtime.bundle import read_bundle
 from splitdeploy.edge_runtime.guard_noise import draw, noise_inputs
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.partitioner import bundle as writing
 from splitdeploy.partitioner import defend as defending
-from splitdeploy.partitioner.bundle_reader import read_bundle
 
 SIZE = 8
 

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 HEAVY = {
-    *("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "scipy", "skimage", "PIL"),
+    *("torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "scipy", "skimage"),
     *("matplotlib", "networkx", "joblib", "jinja2", "jsonschema", "safetensors"),
 }
 PROGRAM = """

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
-from splitdeploy.partitioner.digest import file_sha256
+from splitdeploy.edge_runtime.guard_noise import NoiseInput, noise_inputs
+from splitdeploy.edge_runtime.preprocess import Preprocessing
 from splitdeploy.profiles.cut import PRECISIONS, CutPoint, TensorSpec, item_bytes
+from splitdeploy.profiles.digest import file_sha256
 from splitdeploy.profiles.errors import ReportError
 
 _SCHEMA_VERSION = 1
@@ -26,12 +28,26 @@ class Bundle:
         manifest: Parsed.
         cut: The cut, its tensors as they are sent; costs are not in a bundle and are 0.
         precision: Of the payload.
+        served_name: The name under which a server offers the tail.
+        head_inputs: What the head takes beside noise, ``FREE`` where any size will do.
+        head_outputs: What it sends, in the order of ``tail_inputs``.
+        tail_inputs: What the tail takes.
+        tail_outputs: The model's results.
+        noise: What a guarded head takes besides, drawn anew for every picture.
+        preprocessing: What is done to a picture before the head; None where it takes none.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
     cut: CutPoint
     precision: str
+    served_name: str
+    head_inputs: tuple[TensorSpec, ...]
+    head_outputs: tuple[TensorSpec, ...]
+    tail_inputs: tuple[TensorSpec, ...]
+    tail_outputs: tuple[TensorSpec, ...]
+    noise: tuple[NoiseInput, ...]
+    preprocessing: Preprocessing | None
 
     @property
     def head(self) -> Path:
@@ -40,15 +56,27 @@ class Bundle:
 
     @property
     def tail(self) -> Path:
-        """The tail's graph."""
+        """The tail's graph; a device that never answers alone may be without it."""
         return self.folder / "tail.onnx"
 
+    @property
+    def digest(self) -> str:
+        """Of its manifest, which holds the digests of all else: tells bundles apart."""
+        return file_sha256(self.folder / _MANIFEST)
 
-def read_bundle(folder: Path) -> Bundle:
+
+Part = Literal["whole", "edge", "cloud"]
+"""What of a bundle a machine has: a device may lack the tail, a server the head."""
+
+_GRAPHS = {"whole": ("head.onnx", "tail.onnx"), "edge": ("head.onnx",), "cloud": ("tail.onnx",)}
+
+
+def read_bundle(folder: Path, part: Part = "whole") -> Bundle:
     """Read a bundle, and check every one of its files.
 
     Args:
         folder: The bundle's folder.
+        part: What must be there; of the other files, those that are there are checked too.
 
     Returns:
         The bundle.
@@ -61,6 +89,22 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         files = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}
         cut, precision = _cut(manifest), str(manifest["precision"])
+        noise = noise_inputs(manifest)
+        drawn = {entry.name for entry in noise}
+        head, tail = manifest["head"], manifest["tail"]
+        bundle = Bundle(
+            folder=folder,
+            manifest=manifest,
+            cut=cut,
+            precision=precision,
+            served_name=str(manifest["served_name"]),
+            head_inputs=tuple(s for s in _specs(head["inputs"]) if s.name not in drawn),
+            head_outputs=_specs(head["outputs"]),
+            tail_inputs=_specs(tail["inputs"]),
+            tail_outputs=_specs(tail["outputs"]),
+            noise=noise,
+            preprocessing=_preprocessing(manifest["preprocessing"]),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReportError(
             f"{folder / _MANIFEST} is no manifest of a bundle ({type(error).__name__}: {error}): "
@@ -71,15 +115,17 @@ def read_bundle(folder: Path) -> Bundle:
             f"{folder / _MANIFEST}: expected a precision among {', '.join(PRECISIONS)}, got "
             f"{precision!r}: {_AGAIN}"
         )
-    _check_names(folder, files)
+    _check_names(folder, files, part)
     for name, digest in files.items():
+        if not (folder / name).is_file():
+            continue
         found = file_sha256(folder / name)
         if found != digest:
             raise ReportError(
                 f"{folder / name} was changed: expected SHA-256 {digest[:12]}…, got "
                 f"{found[:12]}…: {_AGAIN}"
             )
-    return Bundle(folder, manifest, cut, precision)
+    return bundle
 
 
 def _manifest(folder: Path) -> Mapping[str, Any]:
@@ -101,8 +147,9 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
     return manifest
 
 
-def _check_names(folder: Path, files: Mapping[str, str]) -> None:
+def _check_names(folder: Path, files: Mapping[str, str], part: Part) -> None:
     """What the manifest tells of lies within the folder and is there, and nothing besides."""
+    needed = {name for name in files if part == "whole" or _stem(name) in _GRAPHS[part]}
     root = folder.resolve()
     for name in files:
         inside = PurePosixPath(name)
@@ -112,7 +159,7 @@ def _check_names(folder: Path, files: Mapping[str, str]) -> None:
                 "this bundle"
             )
         path = folder / name
-        if not path.is_file():
+        if not path.is_file() and name in needed:
             raise ReportError(f"{folder} lacks {name}, which its manifest tells of: {_AGAIN}")
         if not path.resolve().is_relative_to(root):
             raise ReportError(f"{path} leads out of the bundle: do not use this bundle")
@@ -123,18 +170,30 @@ def _check_names(folder: Path, files: Mapping[str, str]) -> None:
             f"{folder} holds {extra[0]!r}, which its manifest does not tell of: take it away, or "
             f"{_AGAIN}"
         )
-    for needed in ("head.onnx", "tail.onnx"):
-        if needed not in files:
-            raise ReportError(f"{folder / _MANIFEST} does not tell of {needed}: {_AGAIN}")
+    for graph in ("head.onnx", "tail.onnx"):
+        if graph not in files:
+            raise ReportError(f"{folder / _MANIFEST} does not tell of {graph}: {_AGAIN}")
+
+
+def _stem(name: str) -> str:
+    """The graph that a file belongs to: weights beside a graph bear its name."""
+    return f"{name.removesuffix('.weights')}.onnx" if name.endswith(".weights") else name
+
+
+def _specs(entries: Any) -> tuple[TensorSpec, ...]:
+    found = tuple(
+        TensorSpec(str(e["name"]), tuple(int(size) for size in e["shape"]), str(e["dtype"]))
+        for e in entries
+    )
+    for spec in found:
+        item_bytes(spec.dtype)
+    return found
+
+
+def _preprocessing(entry: Any) -> Preprocessing | None:
+    return None if entry is None else Preprocessing.from_json(entry)
 
 
 def _cut(manifest: Mapping[str, Any]) -> CutPoint:
-    tensors = tuple(
-        TensorSpec(
-            str(entry["name"]), tuple(int(size) for size in entry["shape"]), str(entry["dtype"])
-        )
-        for entry in manifest["tensors"]
-    )
-    for tensor in tensors:
-        item_bytes(tensor.dtype)
+    tensors = _specs(manifest["tensors"])
     return CutPoint(str(manifest["cut"]), 0, tensors, int(manifest["payload_bytes"]), 0, 0)
