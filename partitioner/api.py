@@ -13,16 +13,19 @@ print(report.recommendation)
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from splitdeploy.partitioner.bundle import check_replaceable
+from splitdeploy.partitioner.codec_loss import CodecLoss, judged_pictures
 from splitdeploy.partitioner.models import LoadedModel
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import choose_cuts, make_plan, model_graph
 from splitdeploy.partitioner.profile import profile as run_profile
 from splitdeploy.partitioner.profile import write_cut_bundle
 from splitdeploy.partitioner.progress import Reporter, Silent
+from splitdeploy.partitioner.ranges import CALIBRATED_ON, Ranges
 from splitdeploy.partitioner.run_folder import check_writable
 from splitdeploy.partitioner.sweep import verify_cuts
 from splitdeploy.profiles.cut import CutPoint
@@ -43,6 +46,39 @@ def find_cuts(model: LoadedModel, cuts: str = "block") -> tuple[CutPoint, ...]:
     return choose_cuts(model_graph(model), cuts)
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What `split` found.
+
+    Attributes:
+        row: The cut with its verification.
+        ranges: What an int8 codec was calibrated to; None for the other precisions.
+        loss: What the codec costs; None for ``fp32``, which sends the tensors as they are, and
+            for a model that takes no picture.
+    """
+
+    row: CutReport
+    ranges: Ranges | None
+    loss: CodecLoss | None
+
+    def told(self) -> list[str]:
+        """What a user should know of the codec, a line each."""
+        lines = []
+        if self.loss is not None:
+            lines.append(self.loss.told())
+        if self.ranges is not None and self.ranges.images < CALIBRATED_ON:
+            lines.append(
+                f"warning: int8 was calibrated on {self.ranges.images} pictures, of "
+                f"{CALIBRATED_ON} that it should have: give more with --images"
+            )
+        if self.loss is not None and not self.loss.aside:
+            lines.append(
+                "warning: the codec was judged on pictures that were used before, since there are "
+                "no others: give more with --images"
+            )
+        return lines
+
+
 def split(
     model: LoadedModel,
     cut: str,
@@ -53,22 +89,22 @@ def split(
     image_count: int = 4,
     seed: int = 0,
     reporter: Reporter | None = None,
-) -> CutReport:
-    """Cut a model, verify the halves, and write them as a bundle.
+) -> Exported:
+    """Cut a model, verify the halves, judge the codec, and write them as a bundle.
 
     Args:
         model: From `load_model`.
         cut: The name of a module that ends there, or of an end.
         out: The bundle's folder; replaced once the new one is whole.
         precision: Of the payload: ``fp32``, ``fp16`` or ``int8``.
-        images: A folder of pictures to verify (and calibrate) on; None for photographs that
-            scikit-image carries.
-        image_count: How many of them.
+        images: A folder of pictures; None for photographs that scikit-image carries. Behind those
+            to verify on, ``int8`` is calibrated on 32 of them, and a codec judged on 32 more.
+        image_count: How many of them to verify on.
         seed: Places the crops of the photographs.
         reporter: Told as it goes.
 
     Returns:
-        The cut with its verification.
+        The cut with its verification, and what the codec costs.
 
     Raises:
         CutError: Nothing of that name can be cut at.
@@ -94,9 +130,13 @@ def split(
         row = rows[place]
         if row.error is not None:
             raise VerificationError(f"{cut}: {row.error}")
-        told.stage("writing the bundle")
-        write_cut_bundle(plan, place, precision, row, target)
-    return row
+        told.stage("judging the codec and writing the bundle")
+        judged = None
+        if precision != "fp32" and plan.pixels is not None:
+            used = image_count + (plan.ranges.images if plan.ranges and plan.ranges.aside else 0)
+            judged = judged_pictures(model.input.shape, images, used, seed)
+        loss = write_cut_bundle(plan, place, precision, row, target, judged)
+    return Exported(row, plan.ranges, loss)
 
 
 def profile(model: str, out: Path | str, **settings: Any) -> SweepReport:

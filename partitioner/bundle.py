@@ -38,6 +38,7 @@ class BundleFacts:
         source: What the model can be loaded again from (`Source.to_json`).
         guard_noise: What the head adds to its smashed data; None where it adds nothing.
         preprocessing: What is done to a picture before the head; None where it takes none.
+        codec_loss: How far the codec's answers are from the whole model's; None if not judged.
     """
 
     model: str
@@ -48,6 +49,7 @@ class BundleFacts:
     source: Mapping[str, Any] | None = None
     guard_noise: Mapping[str, Any] | None = None
     preprocessing: Mapping[str, Any] | None = None
+    codec_loss: Mapping[str, Any] | None = None
 
 
 def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts) -> Path:
@@ -193,6 +195,7 @@ def _manifest(folder: Path, halves: Halves, facts: BundleFacts, served: str) -> 
         "tail": _specs(halves.tail),
         "precision": facts.precision,
         "codec": {"fp32": "none", "fp16": "cast", "int8": "quantize-linear"}[facts.precision],
+        "codec_loss": facts.codec_loss,
         "preprocessing": facts.preprocessing,
         "source": facts.source,
         "guard_noise": facts.guard_noise,

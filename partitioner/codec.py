@@ -63,6 +63,27 @@ def calibrate(features: Mapping[str, NDArray[np.float32]]) -> dict[str, Quantisa
     return ranges
 
 
+def widest(
+    one: Mapping[str, QuantisationRange], other: Mapping[str, QuantisationRange]
+) -> dict[str, QuantisationRange]:
+    """Ranges that hold both of two sets of pictures.
+
+    Args:
+        one: From some pictures.
+        other: From others, of the same tensors; or of further ones.
+
+    Returns:
+        By tensor, of either.
+    """
+    found = dict(one)
+    for name, new in other.items():
+        old = found.get(name)
+        found[name] = (
+            new if old is None else replace(new, largest=np.maximum(old.largest, new.largest))
+        )
+    return found
+
+
 def sent_tensors(cut: CutPoint, precision: str) -> CutPoint:
     """The cut with its payload in a precision; tensors that are not float32 go as they are.
 

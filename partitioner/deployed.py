@@ -13,7 +13,7 @@ from torch import Tensor
 
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.edge_runtime.session import FREE
-from splitdeploy.partitioner.codec import QuantisationRange, add_codec, calibrate
+from splitdeploy.partitioner.codec import QuantisationRange, add_codec
 from splitdeploy.partitioner.models import InputSpec
 from splitdeploy.partitioner.plan import Array, Plan
 from splitdeploy.partitioner.slicing import PASSED, Halves, write_slice
@@ -29,7 +29,7 @@ what is sent (2^-11; half of 1/127) and that of float32 sums in another order.""
 def deployed_halves(
     plan: Plan, cut: CutPoint, sent: CutPoint, precision: str
 ) -> tuple[Halves, dict[str, QuantisationRange]]:
-    """Both halves with their codec; int8 is calibrated on the plan's pictures.
+    """Both halves with their codec; int8 has the plan's ranges.
 
     Args:
         plan: The model and its export.
@@ -40,10 +40,12 @@ def deployed_halves(
     Returns:
         The halves, and for ``int8`` the range of every tensor.
     """
-    ranges: dict[str, QuantisationRange] = {}
-    if precision == "int8":
-        ranges = calibrate(_run_head(plan, plan.slicer.cut(cut)))
-    return add_codec(plan.slicer.cut(cut), sent.tensors, precision, ranges), ranges
+    halves, ranges = plan.slicer.cut(cut), dict[str, QuantisationRange]()
+    if plan.ranges is not None:
+        names = [value.name for value in halves.head.graph.output]
+        known = ((name, plan.ranges.by_value.get(name.removesuffix(PASSED))) for name in names)
+        ranges = {name: found for name, found in known if found is not None}
+    return add_codec(halves, sent.tensors, precision, ranges), ranges
 
 
 def observe(plan: Plan, cut: CutPoint, sent: CutPoint, precision: str) -> list[NDArray[np.float32]]:

@@ -22,6 +22,7 @@ from splitdeploy.partitioner.graph import TracedGraph
 from splitdeploy.partitioner.head_module import OneByOne, torch_head
 from splitdeploy.partitioner.models import LoadedModel
 from splitdeploy.partitioner.onnx_graph import import_onnx, read_onnx_graph
+from splitdeploy.partitioner.ranges import CALIBRATED_ON, Ranges, boundary_ranges
 from splitdeploy.partitioner.slicing import Slicer
 from splitdeploy.partitioner.verify import compare
 from splitdeploy.profiles.cut import CLOUD_ONLY, CutPoint
@@ -47,6 +48,7 @@ class Plan:
         expected: What the whole exported model puts out on them, in order.
         whole: The exported model against the model that came, on the same inputs.
         image_source: Where the pictures come from, in words.
+        ranges: What an int8 codec is made with; None for the other precisions.
     """
 
     model: LoadedModel
@@ -60,6 +62,7 @@ class Plan:
     expected: tuple[Array, ...]
     whole: Verification
     image_source: str
+    ranges: Ranges | None = None
 
     @property
     def images(self) -> int:
@@ -151,9 +154,11 @@ def make_plan(
     """
     graph = model_graph(model)
     chosen = choose_cuts(graph, cuts)
-    pixels, source = None, "the model's example inputs"
+    pixels, source, extra = None, "the model's example inputs", None
     if model.input.is_image and len(graph.inputs) == 1:
-        pixels, source = _pictures(model.input.shape, images, image_count, seed, labels)
+        count = image_count + (CALIBRATED_ON if precision == "int8" else 0)
+        everyone, source = _pictures(model.input.shape, images, count, seed, labels)
+        pixels, extra = everyone[:image_count], everyone[image_count:]
     values = boundary_values(chosen)
     exported = (
         import_onnx(model.onnx_path, values, folder)
@@ -176,12 +181,27 @@ def make_plan(
         expected=expected,
         whole=compare(_original(model, feeds), expected, len(next(iter(feeds.values())))),
         image_source=source,
+        ranges=_ranges(model, exported, feeds, extra) if precision == "int8" else None,
     )
+
+
+def _ranges(
+    model: LoadedModel,
+    exported: ExportedModel,
+    feeds: dict[str, Array],
+    extra: NDArray[np.float32] | None,
+) -> Ranges:
+    """From pictures that nothing else looks at, where there are any."""
+    if extra is None or len(extra) == 0:
+        return Ranges(boundary_ranges(exported, [feeds]), len(next(iter(feeds.values()))), False)
+    # One picture at a time: all boundary values of a batch would take gigabytes.
+    inputs = ({exported.inputs[0]: model.input.normalise(one[None])} for one in extra)
+    return Ranges(boundary_ranges(exported, inputs), len(extra), True)
 
 
 def _pictures(
     input_shape: tuple[int, ...], images: Path | None, count: int, seed: int, labels: Path | None
-) -> tuple[NDArray[np.float32] | None, str]:
+) -> tuple[NDArray[np.float32], str]:
     _, channels, height, width = input_shape
     found = load_photographs(
         images or "photos", shape=(channels, height, width), count=count, seed=seed, labels=labels

@@ -6,13 +6,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
 from splitdeploy.partitioner.arsenal import arsenal_digest
 from splitdeploy.partitioner.bundle import BundleFacts, check_replaceable, write_bundle
 from splitdeploy.partitioner.checks import check_figures, check_options, device_profile
+from splitdeploy.partitioner.codec_loss import CodecLoss, Judged, codec_loss
 from splitdeploy.partitioner.deployed import deployed_halves
 from splitdeploy.partitioner.exposure import Subjects, expose_cuts, load_subjects
 from splitdeploy.partitioner.local_times import time_locally
@@ -142,6 +143,7 @@ def _open_run(out: Path, plan: Plan, options: ProfileOptions, subjects: Subjects
         "cuts": [(cut.name, cut.payload_bytes) for cut in plan.sent],
         "pixels": None if plan.pixels is None else bytes_sha256(plan.pixels.tobytes()),
         "precision": options.precision,
+        "calibrated_on": None if plan.ranges is None else plan.ranges.images,
         "noise": options.noise,
         "queries": options.queries,
         "labels": None if options.labels is None else file_sha256(options.labels),
@@ -203,7 +205,14 @@ def write_recommended(
     write_cut_bundle(plan, place, options.precision, report.find(name), folder)
 
 
-def write_cut_bundle(plan: Plan, place: int, precision: str, row: CutReport, folder: Path) -> None:
+def write_cut_bundle(
+    plan: Plan,
+    place: int,
+    precision: str,
+    row: CutReport,
+    folder: Path,
+    judged: Judged | None = None,
+) -> CodecLoss | None:
     """Write the bundle of one cut.
 
     Args:
@@ -212,9 +221,14 @@ def write_cut_bundle(plan: Plan, place: int, precision: str, row: CutReport, fol
         precision: Of the payload.
         row: What is known of the cut.
         folder: The bundle's folder.
+        judged: Pictures to tell the codec's loss on; None to leave it untold.
+
+    Returns:
+        What the codec costs; None without such pictures.
     """
     cut, sent = plan.cuts[place], plan.sent[place]
     halves, _ = deployed_halves(plan, cut, sent, precision)
+    loss = None if judged is None else codec_loss(plan, halves, judged)
     record, taken = row_to_json(row), plan.model.input.preprocessing
     facts = BundleFacts(
         plan.model.name,
@@ -224,5 +238,7 @@ def write_cut_bundle(plan: Plan, place: int, precision: str, row: CutReport, fol
         record["leakage"],
         source_to_json(plan.model, plan.image_source, plan.images),
         preprocessing=None if taken is None else taken.to_json(),
+        codec_loss=None if loss is None else {**asdict(loss), "source": "measured"},
     )
     write_bundle(folder, halves, plan.exported.path.parent, facts)
+    return loss

@@ -30,20 +30,42 @@ from splitdeploy.profiles.units import format_size
     metavar="NAME",
     help=f"Of the payload: {', '.join(PRECISIONS)}.",
 )
+@click.option(
+    "--edge-part",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write what a device needs: the head and the manifest.",
+)
+@click.option("--local-tail", is_flag=True, help="Put the tail into the device's part too.")
 @shared.model_options
 @shared.image_options
 @shared.verbosity_options
-def command(model: str, cut: str, out: Path, precision: str, **given: Any) -> None:
+def command(
+    model: str,
+    cut: str,
+    out: Path,
+    precision: str,
+    edge_part: Path | None,
+    local_tail: bool,
+    **given: Any,
+) -> None:
     """Cut MODEL and write a verified bundle: head.onnx, tail.onnx, manifest.json, triton/.
+
+    A codec (fp16, int8) is judged on pictures put aside: how often both halves together answer as
+    the whole model does.
 
     \b
     Example:
-      splitdeploy export resnet18 --cut layer2.1 --out bundle --precision fp16
+      splitdeploy export resnet18 --cut layer2.1 --out bundle --precision int8 --images photos/
     """
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
     if "," in cut or cut in {"all", "block", "layer", "op"}:
         raise UsageError(f"expected the name of one cut, got {cut!r} (see: splitdeploy cuts MODEL)")
+    if local_tail and edge_part is None:
+        raise UsageError("--local-tail is for the device's part: give its place with --edge-part")
+    from splitdeploy.edge_runtime.bundle import read_bundle
+    from splitdeploy.edge_runtime.bundle_part import copy_edge_part
     from splitdeploy.partitioner.api import split
     from splitdeploy.partitioner.models import load_model, parse_shape
     from splitdeploy.partitioner.progress import bars
@@ -52,7 +74,7 @@ def command(model: str, cut: str, out: Path, precision: str, **given: Any) -> No
     with bars(quiet=given["quiet"]) as reporter:
         reporter.stage("loading", 1)
         loaded = load_model(model, weights=given["weights"], input_shape=shape, seed=given["seed"])
-        row = split(
+        found = split(
             loaded,
             cut,
             out,
@@ -62,10 +84,16 @@ def command(model: str, cut: str, out: Path, precision: str, **given: Any) -> No
             seed=given["seed"],
             reporter=reporter,
         )
+        if edge_part is not None:
+            copy_edge_part(read_bundle(out), edge_part, local_tail=local_tail)
     click.echo(out)
-    error = row.verified.max_rel_error if row.verified else 0.0
+    if edge_part is not None:
+        click.echo(edge_part)
+    error = found.row.verified.max_rel_error if found.row.verified else 0.0
     click.echo(
-        f"{cut}: {format_size(row.cut.payload_bytes)} an inference; the tail on the head's output "
-        f"equals the whole model to {error:.1e}",
+        f"{cut}: {format_size(found.row.cut.payload_bytes)} an inference; the tail on the head's "
+        f"output equals the whole model to {error:.1e}",
         err=True,
     )
+    for line in found.told():
+        click.echo(line, err=True)
