@@ -22,6 +22,7 @@ _COMMANDS = {
     "devices": "devices",
     "networks": "networks",
     "attacks": "attacks",
+    "serve": "serve",
 }
 """Each verb, and the module of this package that holds it as ``command``."""
 
