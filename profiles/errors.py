@@ -16,6 +16,7 @@
     ├── WireError               1   a message between edge and cloud does not hold what it should
     ├── ServeError              1   a server cannot be started
     ├── CloudError              1   the cloud did not answer a request
+    ├── RemoteError             1   a device behind ssh cannot be reached, or a step failed there
     ├── OutputError             1   the output place cannot be written
     ├── ReportError             1   a report or bundle does not follow its schema
     └── InfeasibleError         3   no cut satisfies the constraints
@@ -115,6 +116,21 @@ class CloudError(SplitdeployError):
             ``overloaded`` (it refused for lack of room), ``refused`` (it does not take this
             request, and would not take it again) or ``open`` (not asked: it failed too often just
             now).
+        message: One line.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class RemoteError(SplitdeployError):
+    """A device behind ssh cannot be reached, or a step failed there.
+
+    Args:
+        kind: ``unreachable``, ``denied`` (no key was accepted), ``host-key`` (unknown or changed),
+            ``cut`` (the link broke), ``space`` (its disk is full), ``missing`` (a program or a
+            package is not there) or ``failed`` (anything else).
         message: One line.
     """
 
