@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import secrets
 import shutil
@@ -21,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from splitdeploy.cloud_runtime.tls import ServerTls
+from splitdeploy.cloud_runtime.triton_flags import closed_flags, tls_flags
 from splitdeploy.cloud_runtime.triton_install import IMAGE, TritonInstall, find_triton
 from splitdeploy.cloud_runtime.triton_repository import write_repository
 from splitdeploy.edge_runtime.bundle import read_bundle
@@ -32,8 +32,6 @@ _STDERR = 2
 _POLL_S = 0.1
 _LAST_GRACE_S = 5.0
 _PARENT_DEATH_SIGNAL = 1
-_NOT_FOR_CLIENTS = "shared-memory,model-repository,trace,logging"
-_NOT_OVER_HTTP = f"inference,metadata,model-config,statistics,{_NOT_FOR_CLIENTS}"
 
 
 def run_triton(
@@ -87,8 +85,9 @@ def run_triton(
             f"--model-repository={repository}",
             f"--backend-directory={install.backends}",
             *_addresses(host, port, health_port, metrics_port),
-            *_closed(grace_s),
-            *_tls_flags(tls),
+            *closed_flags(secrets.token_hex(16), grace_s),
+            "--log-info=false",
+            *_certificates(tls),
         ]
         served = ", ".join(bundle.served_name for bundle in read)
         said = [f"Triton ({install.backend}) serves {served} at {host}:{port}"]
@@ -113,30 +112,10 @@ def _addresses(host: str, port: int, health_port: int, metrics_port: int | None)
     return [*flags, f"--metrics-address={host}", f"--metrics-port={metrics_port}"]
 
 
-def _closed(grace_s: float) -> list[str]:
-    """What a client must not do is behind a secret that nobody is told."""
-    secret = secrets.token_hex(16)
-    return [
-        "--model-control-mode=none",
-        "--disable-auto-complete-config",
-        f"--grpc-restricted-protocol={_NOT_FOR_CLIENTS}:closed={secret}",
-        f"--http-restricted-api={_NOT_OVER_HTTP}:closed={secret}",
-        f"--exit-timeout-secs={max(1, math.ceil(grace_s))}",
-        "--log-info=false",
-    ]
-
-
-def _tls_flags(tls: ServerTls | None) -> list[str]:
+def _certificates(tls: ServerTls | None) -> list[str]:
     if tls is None:
         return []
-    flags = [
-        "--grpc-use-ssl=true",
-        f"--grpc-server-cert={tls.cert}",
-        f"--grpc-server-key={tls.key}",
-    ]
-    if tls.client_ca is not None:
-        flags += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={tls.client_ca}"]
-    return flags
+    return tls_flags(str(tls.cert), str(tls.key), str(tls.client_ca) if tls.client_ca else None)
 
 
 def _serve(
