@@ -21,6 +21,12 @@ _LEAST_NOISE_S = 1e-3
 _CLEAR = 3.0
 """The mean way up must be so many times the scatter to be told."""
 
+_BURST_BYTES = 16_000
+"""Less than this leaves at once, in a few packets."""
+
+_BURST_S = 20e-3
+"""Such a burst must take so long before it is the link that is slow and not the machines."""
+
 _FORGOTTEN = 1e-3
 """A share of the first bytes so small that nothing is left of them."""
 
@@ -128,10 +134,12 @@ class UplinkMeter:
         if self._requests == 0 or self._weight <= 0:
             return None
         noise_s = max(_LEAST_NOISE_S, self._scatter_s) * _CLEAR
-        each_s = self._busy_s / self._weight
+        burst = self._bits < 8.0 * _BURST_BYTES * self._weight
+        clear_s = max(noise_s, _BURST_S) if burst else noise_s
+        clear = self._busy_s >= clear_s * self._weight
         least_s = max(self._busy_s, noise_s * self._weight)
         return Uplink(
-            bps=self._bits / self._busy_s if each_s >= noise_s else None,
+            bps=self._bits / self._busy_s if clear else None,
             at_least_bps=self._bits / least_s,
             requests=self._requests,
             age_s=max(0.0, now_s - self._counted_at_s),

@@ -71,7 +71,7 @@ Part = Literal["whole", "edge", "cloud"]
 _GRAPHS = {"whole": ("head.onnx", "tail.onnx"), "edge": ("head.onnx",), "cloud": ("tail.onnx",)}
 
 
-def read_bundle(folder: Path, part: Part = "whole") -> Bundle:
+def read_bundle(folder: Path | str, part: Part = "whole") -> Bundle:
     """Read a bundle, and check every one of its files.
 
     Args:
@@ -85,6 +85,7 @@ def read_bundle(folder: Path, part: Part = "whole") -> Bundle:
         ReportError: There is none; its manifest is damaged or of another version; or a file is
             missing, changed, not told of, or lies outside the folder.
     """
+    folder = Path(folder)
     manifest = _manifest(folder)
     try:
         files = {str(name): str(entry["sha256"]) for name, entry in manifest["files"].items()}

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from splitdeploy.attacks.leakage.measure import measure_leakage as measure_leakage
     from splitdeploy.attacks.registry import find_attack as find_attack
     from splitdeploy.attacks.target import AttackTarget as AttackTarget
+    from splitdeploy.edge_runtime.bundle import read_bundle
+    from splitdeploy.edge_runtime.client import SplitClient as SplitClient
     from splitdeploy.partitioner.api import find_cuts as find_cuts
     from splitdeploy.partitioner.api import profile as profile
     from splitdeploy.partitioner.api import split as split
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from splitdeploy.profiles.report import SweepReport as SweepReport
     from splitdeploy.profiles.store import read_report as read_report
 
+    load_bundle = read_bundle
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -36,12 +40,14 @@ _PUBLIC = {
     "CutPoint": "splitdeploy.profiles.cut:CutPoint",
     "NetworkProfile": "splitdeploy.profiles.network:NetworkProfile",
     "Objective": "splitdeploy.profiles.report:Objective",
+    "SplitClient": "splitdeploy.edge_runtime.client:SplitClient",
     "SplitdeployError": "splitdeploy.profiles.errors:SplitdeployError",
     "SweepReport": "splitdeploy.profiles.report:SweepReport",
     "TensorSpec": "splitdeploy.profiles.cut:TensorSpec",
     "find_attack": "splitdeploy.attacks.registry:find_attack",
     "find_cuts": "splitdeploy.partitioner.api:find_cuts",
     "fsinfo": "splitdeploy.attacks.leakage.fsinfo:fsinfo",
+    "load_bundle": "splitdeploy.edge_runtime.bundle:read_bundle",
     "load_model": "splitdeploy.partitioner.models:load_model",
     "measure_leakage": "splitdeploy.attacks.leakage.measure:measure_leakage",
     "profile": "splitdeploy.partitioner.api:profile",

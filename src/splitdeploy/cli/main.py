@@ -23,6 +23,7 @@ _COMMANDS = {
     "networks": "networks",
     "attacks": "attacks",
     "serve": "serve",
+    "run": "run",
 }
 """Each verb, and the module of this package that holds it as ``command``."""
 
