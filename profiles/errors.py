@@ -16,6 +16,7 @@
     ├── WireError               1   a message between edge and cloud does not hold what it should
     ├── ServeError              1   a server cannot be started
     ├── CloudError              1   the cloud did not answer a request
+    ├── SensorError             1   a sensor or setting of the device cannot be read or set
     ├── RemoteError             1   a device behind ssh cannot be reached, or a step failed there
     ├── OutputError             1   the output place cannot be written
     ├── ReportError             1   a report or bundle does not follow its schema
@@ -137,6 +138,10 @@ class RemoteError(SplitdeployError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class SensorError(SplitdeployError):
+    """A sensor of the device cannot be read, or its power mode cannot be read or set."""
 
 
 class OutputError(SplitdeployError):
