@@ -92,7 +92,7 @@ def command(bundle: Path, images: tuple[Path, ...], **given: Any) -> int:
     line.
 
     \b
-    Examples:
+    Example:
       splitdeploy run bundle --cloud 192.0.2.7:8001 --fallback local photos/
       splitdeploy run bundle --cloud 192.0.2.7:8001 --camera 0 --format json
 
