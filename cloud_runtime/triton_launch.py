@@ -15,7 +15,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -34,6 +35,14 @@ _LAST_GRACE_S = 5.0
 _PARENT_DEATH_SIGNAL = 1
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What is told once Triton is ready: addresses for programs, a line for people."""
+
+    addresses: Sequence[str]
+    line: str
+
+
 def run_triton(
     bundles: Sequence[Path],
     *,
@@ -46,6 +55,7 @@ def run_triton(
 ) -> int:
     """Serve the tails of bundles with a Triton until a signal ends it.
 
+    Once it is ready, standard output has its addresses and standard error a line for people.
     SIGTERM and SIGINT are passed on: Triton then takes no new requests and answers those that it
     has. Nobody can load, unload or change models over the network.
 
@@ -72,10 +82,9 @@ def run_triton(
     if tls is not None:
         tls.check()
     read = [read_bundle(folder, "cloud") for folder in bundles]
-    port = _free_port(host, port)
-    health_port = _free_port("127.0.0.1", 0)
-    if metrics_port is not None:
-        metrics_port = _free_port(host, metrics_port)
+    wanted = [(host, port), ("127.0.0.1", 0)]
+    wanted += [] if metrics_port is None else [(host, metrics_port)]
+    ports = _free_ports(wanted)
     folder = Path(tempfile.mkdtemp(prefix="splitdeploy-triton-"))
     try:
         repository = folder / "models"
@@ -84,22 +93,25 @@ def run_triton(
             str(install.server),
             f"--model-repository={repository}",
             f"--backend-directory={install.backends}",
-            *_addresses(host, port, health_port, metrics_port),
+            *_addresses(host, ports),
             *closed_flags(secrets.token_hex(16), grace_s),
             "--log-info=false",
             *_certificates(tls),
         ]
-        served = ", ".join(bundle.served_name for bundle in read)
-        said = [f"Triton ({install.backend}) serves {served} at {host}:{port}"]
-        if metrics_port is not None:
-            said.append(f"metrics at http://{host}:{metrics_port}/metrics")
-        return _serve(command, install, folder, said, health_port, grace_s)
+        said = [f"metrics http://{host}:{found}/metrics" for found in ports[2:]]
+        said.append(f"grpc {host}:{ports[0]}")
+        line = (
+            f"serving {', '.join(bundle.served_name for bundle in read)} on {host}:{ports[0]} "
+            f"(Triton's {install.backend} backend; {_kind(tls)}; batches up to {max_batch})"
+        )
+        return _serve(command, install, folder, ports[1], grace_s, _Said(said, line))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _addresses(host: str, port: int, health_port: int, metrics_port: int | None) -> list[str]:
+def _addresses(host: str, ports: Sequence[int]) -> list[str]:
     """HTTP is for this process alone: it asks there whether Triton is ready, whatever TLS says."""
+    port, health_port, *metrics_port = ports
     flags = [
         f"--grpc-address={host}",
         f"--grpc-port={port}",
@@ -107,9 +119,13 @@ def _addresses(host: str, port: int, health_port: int, metrics_port: int | None)
         f"--http-port={health_port}",
         "--http-thread-count=1",
     ]
-    if metrics_port is None:
+    if not metrics_port:
         return [*flags, "--allow-metrics=false"]
-    return [*flags, f"--metrics-address={host}", f"--metrics-port={metrics_port}"]
+    return [*flags, f"--metrics-address={host}", f"--metrics-port={metrics_port[0]}"]
+
+
+def _kind(tls: ServerTls | None) -> str:
+    return "plaintext" if tls is None else "TLS" if tls.client_ca is None else "mutual TLS"
 
 
 def _certificates(tls: ServerTls | None) -> list[str]:
@@ -122,9 +138,9 @@ def _serve(
     command: list[str],
     install: TritonInstall,
     folder: Path,
-    said: Sequence[str],
     health_port: int,
     grace_s: float,
+    said: _Said,
 ) -> int:
     with _signals() as asked:
         # A session of its own: a Ctrl-C at the terminal reaches it through us, once. Its libraries
@@ -140,7 +156,8 @@ def _serve(
         try:
             _wait_until_ready(process, health_port, asked)
             if not asked:
-                print("\n".join(said), file=sys.stderr, flush=True)
+                print("\n".join(said.addresses), flush=True)
+                print(said.line, file=sys.stderr, flush=True)
             while process.poll() is None and not asked:
                 time.sleep(_POLL_S)
             if process.poll() is not None:
@@ -217,21 +234,26 @@ def _dies_with_us() -> Callable[[], None] | None:
     return set_signal
 
 
-def _free_port(host: str, port: int) -> int:
-    """The port, or a free one for 0; Triton itself says only in its log that a port is taken."""
+def _free_ports(wanted: Sequence[tuple[str, int]]) -> list[int]:
+    """The ports, free ones for 0; Triton itself says only in its log that a port is taken."""
+    with ExitStack() as held:  # all at once, so that no free one is found twice
+        return [_bound(held, host, port) for host, port in wanted]
+
+
+def _bound(held: ExitStack, host: str, port: int) -> int:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family, socket.SOCK_STREAM) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-            found: int = listener.getsockname()[1]
-            return found
+        listener = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ServeError(
             f"cannot listen on {host}:{port}: {reason}: choose another port or address, "
             "or end what has it"
         ) from error
+    found: int = listener.getsockname()[1]
+    return found
 
 
 def _how_to_get_one(bundles: Sequence[Path]) -> str:

@@ -181,8 +181,9 @@ def test_nobody_changes_what_it_serves(client: Any) -> None:
 
 
 def test_metrics_are_offered(server: TritonProcess) -> None:
-    (said,) = (line for line in server.lines if "metrics at" in line)
-    with urllib.request.urlopen(said.split()[-1], timeout=10) as page:
+    said = dict(line.split() for line in server.said)
+    assert said["grpc"] == server.address
+    with urllib.request.urlopen(said["metrics"], timeout=10) as page:
         assert "nv_inference_request_success" in page.read().decode()
 
 

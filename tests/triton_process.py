@@ -11,28 +11,14 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from splitdeploy.cloud_runtime.triton_install import find_triton
 
 MISSING = "there is no Triton here: type  make triton"
 HAVE_TRITON = find_triton() is not None
 
-_PROGRAM = """
-import sys
-from pathlib import Path
-from splitdeploy.cloud_runtime.tls import ServerTls
-from splitdeploy.cloud_runtime.triton_launch import run_triton
-from splitdeploy.profiles.errors import SplitdeployError
-folders, certificates = sys.argv[1].split(","), [Path(name) for name in sys.argv[2:]]
-try:
-    code = run_triton([Path(folder) for folder in folders], host="127.0.0.1", port=0,
-        metrics_port=0, max_batch=16, tls=ServerTls(*certificates) if certificates else None,
-        grace_s=10.0)
-except SplitdeployError as error:
-    sys.exit(f"error: {error}")
-sys.exit(code)
-"""
-_READY = re.compile(r"serves (.+) at (127\.0\.0\.1:\d+)")
+_READY = re.compile(r"serving (.+) on (127\.0\.0\.1:\d+) \(Triton")
 _START_S = 90.0
 
 
@@ -45,12 +31,23 @@ class TritonProcess:
         work.mkdir(parents=True, exist_ok=True)
         self.work = work
         self.lines: list[str] = []
+        flags = [
+            f"--tls-{name}={path}"
+            for name, path in zip(("cert", "key", "client-ca"), certificates, strict=False)
+        ]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, ",".join(map(str, bundles)), *map(str, certificates)],
-            stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "splitdeploy", "serve", *map(str, bundles),
+             "--engine", "triton", "--port", "0", "--metrics-port", "0", "--max-batch", "16",
+             *flags],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "TMPDIR": str(work), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        threading.Thread(target=self._read, daemon=True).start()
+        self.said: list[str] = []
+        for stream, lines in (
+            (self.process.stdout, self.said),
+            (self.process.stderr, self.lines),
+        ):
+            threading.Thread(target=_read, args=(stream, lines), daemon=True).start()
         self.address, self.names = self._wait()
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -62,11 +59,6 @@ class TritonProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip())
 
     def _wait(self) -> tuple[str, list[str]]:
         deadline = time.monotonic() + _START_S
@@ -80,3 +72,8 @@ class TritonProcess:
             time.sleep(0.05)
         self.process.kill()
         raise AssertionError("\n".join(["Triton did not start:", *self.lines]))
+
+
+def _read(stream: IO[str] | None, lines: list[str]) -> None:
+    for line in stream or ():
+        lines.append(line.rstrip())

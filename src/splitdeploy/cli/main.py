@@ -19,6 +19,7 @@ _COMMANDS = {
     "defend": "defend",
     "recommend": "recommend",
     "report": "report",
+    "manifests": "manifests",
     "devices": "devices",
     "networks": "networks",
     "attacks": "attacks",
