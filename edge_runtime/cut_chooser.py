@@ -78,11 +78,12 @@ class CutChooser:
         fresh = CutCost(cut.name, cut.payload_bytes, head_s, tail_s)
         self.cuts = (*self.cuts[:place], fresh, *self.cuts[place + 1 :])
 
-    def choose(self, uplink_bps: float | None) -> int:
+    def choose(self, uplink_bps: float | None, *, at_least: bool = False) -> int:
         """The place of the cut for the next request.
 
         Args:
             uplink_bps: The smoothed estimate; None where there is none, which changes nothing.
+            at_least: Whether the uplink has at least this: then only more bytes are a choice.
 
         Returns:
             The place.
@@ -98,7 +99,8 @@ class CutChooser:
         better = [
             place
             for place, cut in enumerate(self.cuts)
-            if cut.latency_s(self._doubted(cut, uplink_bps))
+            if (cut.payload_bytes > here.payload_bytes or not at_least)
+            and cut.latency_s(self._doubted(cut, uplink_bps))
             < here.latency_s(self._doubted(cut, uplink_bps))
         ]
         if better:

@@ -47,6 +47,13 @@ def test_no_estimate_changes_nothing() -> None:
     assert CutChooser([LIGHT, HEAVY], start=1).choose(None) == 1
 
 
+def test_what_the_uplink_has_at_least_speaks_for_more_bytes_alone() -> None:
+    chooser = CutChooser([LIGHT, HEAVY], start=1)
+    assert chooser.choose(CROSSING_BPS / 10, at_least=True) == 1
+    assert chooser.choose(CROSSING_BPS / 10) == 0
+    assert chooser.choose(CROSSING_BPS * 2, at_least=True) == 1
+
+
 def test_measured_times_count() -> None:
     chooser = CutChooser([LIGHT, HEAVY], margin=0.0)
     assert chooser.choose(CROSSING_BPS * 1.1) == 1

@@ -1,0 +1,147 @@
+"""A served bundle in a process of its own, for benchmarks; and two hosts on one machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_STARTED_S = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running ``splitdeploy serve``.
+
+    Attributes:
+        address: ``host:port``.
+        pid: Of its process.
+    """
+
+    address: str
+    pid: int
+
+
+@contextmanager
+def served(
+    bundles: Sequence[Path],
+    *flags: str,
+    host: str = "127.0.0.1",
+    within: Sequence[str] = (),
+    environment: dict[str, str] | None = None,
+) -> Iterator[Server]:
+    """Run ``splitdeploy serve`` for as long as this lasts.
+
+    Args:
+        bundles: What it serves.
+        *flags: Further ones.
+        host: Where it listens.
+        within: What the command is run by, such as ``ip netns exec NAME``.
+        environment: Further variables.
+
+    Yields:
+        Where it is.
+    """
+    command = [
+        *within, sys.executable, "-m", "splitdeploy", "serve", *map(str, bundles),
+        "--host", host, "--port", "0", *flags,
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
+    told: list[str] = []
+    ready = threading.Event()
+
+    def read() -> None:
+        for line in process.stderr or ():
+            told.append(line)
+            if re.search(r"serving .* on \S+:\d+", line):
+                ready.set()
+        ready.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        ready.wait(_STARTED_S)
+        found = re.search(r"serving .* on (\S+:\d+)", "".join(told))
+        if found is None:
+            raise RuntimeError(f"the server did not start: {''.join(told)[-2000:]}")
+        yield Server(found[1].rstrip(",;"), process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@dataclass(frozen=True)
+class TwoHosts:
+    """Two network namespaces with a cable between them.
+
+    Attributes:
+        edge: The name of one of them.
+        cloud: The name of the other.
+        edge_address: Of its end of the cable.
+        cloud_address: Of its end of the cable.
+    """
+
+    edge: str
+    cloud: str
+    edge_address: str = "10.213.0.1"
+    cloud_address: str = "10.213.0.2"
+
+    def limit(self, uplink_bps: float, downlink_bps: float) -> None:
+        """Let no more through each way than so much, by a token bucket."""
+        for name, rate in ((self.edge, uplink_bps), (self.cloud, downlink_bps)):
+            # A bucket of two frames: a larger one would let a small payload through at once.
+            _ip("netns", "exec", name, "tc", "qdisc", "replace", "dev", "cable", "root", "tbf",
+                "rate", f"{int(rate)}bit", "burst", f"{max(3200, int(rate / 8 / 2000))}",
+                "latency", "400ms")  # fmt: skip
+
+    @staticmethod
+    def within(name: str) -> tuple[str, ...]:
+        """What a command is run by in one of them."""
+        return ("ip", "netns", "exec", name)
+
+
+@contextmanager
+def two_hosts() -> Iterator[TwoHosts]:
+    """Make the namespaces, and take them away; needs root, ``ip`` and ``tc`` (iproute2).
+
+    Yields:
+        Both, connected without a limit.
+    """
+    mark = os.getpid()
+    hosts = TwoHosts(f"edge{mark}", f"cloud{mark}")
+    try:
+        for name in (hosts.edge, hosts.cloud):
+            _ip("netns", "add", name)
+        _ip("link", "add", "cable", "netns", hosts.edge, "type", "veth",
+            "peer", "name", "cable", "netns", hosts.cloud)  # fmt: skip
+        for name, address in (
+            (hosts.edge, hosts.edge_address),
+            (hosts.cloud, hosts.cloud_address),
+        ):
+            _ip("-n", name, "addr", "add", f"{address}/30", "dev", "cable")
+            _ip("-n", name, "link", "set", "cable", "up")
+            _ip("-n", name, "link", "set", "lo", "up")
+        yield hosts
+    finally:
+        for name in (hosts.edge, hosts.cloud):
+            subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True)
