@@ -39,6 +39,16 @@ class Gate:
         self._queue: deque[Ticket] = deque()
 
     @property
+    def computing(self) -> int:
+        """How many compute now."""
+        return self._computing
+
+    @property
+    def waiting(self) -> int:
+        """How many wait now."""
+        return len(self._queue)
+
+    @property
     def full(self) -> bool:
         """Whether the next one would be refused."""
         with self._lock:

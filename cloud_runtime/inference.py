@@ -38,11 +38,13 @@ class NotAnsweredError(Exception):
     Args:
         outcome: How it ends.
         message: One line for the client.
+        logged: The same for a log, which may hold no value of a tensor.
     """
 
-    def __init__(self, outcome: Outcome, message: str) -> None:
+    def __init__(self, outcome: Outcome, message: str, logged: str | None = None) -> None:
         super().__init__(message)
         self.outcome = outcome
+        self.logged = message if logged is None else logged
 
 
 class Inference:
@@ -84,14 +86,15 @@ class Inference:
         try:
             return self._answer(messages, context, record)
         except NotAnsweredError as error:
-            record.outcome, record.reason = error.outcome, str(error)
+            record.outcome, record.reason = error.outcome, error.logged
+            message = str(error)
         except Exception as error:  # whatever fails for one request must not end the server
             record.outcome = Outcome.FAILED
-            record.reason = f"the server failed: unexpected {type(error).__name__}"
+            record.reason = message = f"the server failed: unexpected {type(error).__name__}"
         finally:
             self._ended(record)
             self._door.leave()
-        return refuse(context, record.outcome, record.reason)
+        return refuse(context, record.outcome, message)
 
     def _answer(
         self, messages: Iterator[bytes], context: grpc.ServicerContext, record: Record
@@ -168,7 +171,9 @@ class Inference:
                 raise NotAnsweredError(Outcome.GONE, "the client left while its request waited")
             answer = tail.session.run(feeds)
         except SessionError as error:
-            raise NotAnsweredError(Outcome.FAILED, str(error)) from error
+            # What ONNX Runtime says of the status may quote a value.
+            logged = str(error).partition(" Status Message")[0]
+            raise NotAnsweredError(Outcome.FAILED, str(error), logged) from error
         finally:
             self._gate.leave()
         record.compute_s = time.perf_counter() - started_s
@@ -199,6 +204,9 @@ def refuse(context: grpc.ServicerContext, outcome: Outcome, message: str) -> NoR
         context: gRPC's.
         outcome: How it ends; it decides the status.
         message: For the client.
+
+    Raises:
+        AssertionError: Never: gRPC ends the call with an exception of its own.
     """
     context.abort(_CODES[outcome], " ".join(message.split()))
     raise AssertionError("gRPC's abort raises")

@@ -14,7 +14,9 @@ _LONGEST_TEXT = 300
 _LONGEST_ID = 64
 
 LIFE = logging.getLogger("splitdeploy.serve")
-"""Tells when a server starts and ends."""
+"""Tells when a server drains."""
+
+LIFE.addHandler(logging.NullHandler())  # silent until whoever embeds a server wants to hear it
 
 REQUESTS = logging.getLogger("splitdeploy.serve.requests")
 """A line a request: those answered at INFO, those refused at WARNING, failures at ERROR."""

@@ -119,7 +119,7 @@ class TailServer:
     def _listen(self, host: str, port: int, tls: ServerTls | None) -> None:
         limits = self.limits
         self._door = Door(limits.max_concurrent + limits.max_waiting + _ARRIVING, _PATIENCE_S)
-        gate = Gate(limits.max_concurrent, limits.max_waiting)
+        self._gate = gate = Gate(limits.max_concurrent, limits.max_waiting)
         if self.metrics is not None:
             self.metrics.watch(lambda: float(self._door.within))
         inference = Inference(self._tails, gate, self._door, limits.max_batch, self._ended)

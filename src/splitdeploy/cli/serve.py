@@ -136,7 +136,6 @@ def _tls(given: dict[str, Any]) -> ServerTls | None:
 def _serve(
     bundles: Sequence[Path], tls: ServerTls | None, grace_s: float, given: dict[str, Any]
 ) -> int:
-    _log(given)
     # gRPC writes lines of its own, for each client that sends garbage; read when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from splitdeploy.cloud_runtime.server import TailServer
@@ -161,6 +160,7 @@ def _serve(
         with_metrics=given["metrics_port"] is not None,
         **settings,
     )
+    _log(given)
     with StopSignals() as signals, server:
         stop_metrics = _offer_metrics(server, given)
         _announce(server, tls, given)
