@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -54,29 +53,20 @@ def served(
         "--host", host, "--port", "0", *flags,
     ]  # fmt: skip
     process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        [*command, "--quiet"],
+        stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **(environment or {})},
     )
+    # Standard output is one line a listener: "grpc 127.0.0.1:41003".
     told: list[str] = []
-    ready = threading.Event()
-
-    def read() -> None:
-        for line in process.stderr or ():
-            told.append(line)
-            if re.search(r"serving .* on \S+:\d+", line):
-                ready.set()
-        ready.set()
-
-    threading.Thread(target=read, daemon=True).start()
+    reader = threading.Thread(target=lambda: told.append(_first_line(process)), daemon=True)
+    reader.start()
     try:
-        ready.wait(_STARTED_S)
-        found = re.search(r"serving .* on (\S+:\d+)", "".join(told))
-        if found is None:
-            raise RuntimeError(f"the server did not start: {''.join(told)[-2000:]}")
-        yield Server(found[1].rstrip(",;"), process.pid)
+        reader.join(_STARTED_S)
+        if not told or not told[0].startswith("grpc "):
+            raise RuntimeError(f"the server did not start: it said {told}")
+        yield Server(told[0].split()[1], process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -84,6 +74,10 @@ def served(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _first_line(process: subprocess.Popen[str]) -> str:
+    return process.stdout.readline() if process.stdout else ""
 
 
 @dataclass(frozen=True)
