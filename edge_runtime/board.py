@@ -47,13 +47,12 @@ def find_board(root: Path = Path("/")) -> Board | None:
     model = _text(root / "proc/device-tree/model")
     compatible = _text(root / "proc/device-tree/compatible")
     release = read_text(root / "etc/nv_tegra_release")
-    is_jetson = (
-        "jetson" in model.lower() or "nvidia,tegra" in compatible or "nvidia,p" in compatible
-    )
-    if not is_jetson and release is None:
+    profile = _profile(model, compatible)
+    told = "jetson" in model.lower() or "nvidia,tegra" in compatible or profile is not None
+    if not told and release is None:
         return None
     l4t = _l4t(release or "")
-    return Board(_profile(model, compatible), model or "unnamed", l4t, jetpack_of(l4t))
+    return Board(profile, model or "unnamed", l4t, jetpack_of(l4t))
 
 
 def jetpack_of(l4t: str | None) -> str | None:
