@@ -5,6 +5,7 @@ from __future__ import annotations
 from splitdeploy.attacks.leakage.noise import noise_named
 from splitdeploy.partitioner.constraints import check_constraints
 from splitdeploy.partitioner.options import ProfileOptions
+from splitdeploy.partitioner.remote.address import parse_address
 from splitdeploy.partitioner.scoring import Table, check_objective
 from splitdeploy.profiles.cut import PRECISIONS
 from splitdeploy.profiles.device import DeviceProfile, find_device
@@ -22,10 +23,11 @@ def check_options(options: ProfileOptions) -> None:
         UsageError: A number or a limit cannot be meant.
     """
     edge = device_profile(options.device)
-    device_profile(options.cloud)
+    if options.cloud != "local":
+        find_device(options.cloud)
     if edge is not None:
         edge.mode(options.power_mode)
-    elif options.power_mode is not None:
+    elif options.device == "local" and options.power_mode is not None:
         raise UsageError(
             f"expected no power mode for this machine, got {options.power_mode!r}: it runs in the "
             "mode that it is in; leave --power-mode out, or name a simulated device"
@@ -62,7 +64,8 @@ def check_figures(options: ProfileOptions, *, leakage: bool) -> None:
             measured.
     """
     edge = device_profile(options.device)
-    if options.objective.name == "energy" and (edge is None or edge.idle_w is None):
+    known = options.device.startswith("ssh://") or (edge is not None and edge.idle_w is not None)
+    if options.objective.name == "energy" and not known:
         raise UsageError(
             f"the objective energy needs a device whose power is known, got {options.device}: "
             "name a simulated Jetson (see: splitdeploy devices), or another objective"
@@ -75,15 +78,19 @@ def check_figures(options: ProfileOptions, *, leakage: bool) -> None:
 
 
 def device_profile(name: str) -> DeviceProfile | None:
-    """The profile of a device, or None for this machine.
+    """The profile of a device, or None for one that is measured: this machine, one behind ssh.
 
     Args:
-        name: A profile's name, or ``local``.
+        name: A profile's name, ``local`` or ``ssh://user@host``.
 
     Returns:
         Its profile.
 
     Raises:
         UnknownNameError: There is no such device.
+        UsageError: The address is none.
     """  # noqa: DOC502
+    if name.startswith("ssh://"):
+        parse_address(name)
+        return None
     return None if name == "local" else find_device(name)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from splitdeploy.edge_runtime.segments import SegmentTimes
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, PRECISIONS, CutPoint, item_bytes
 from splitdeploy.profiles.device import DeviceProfile
 from splitdeploy.profiles.kernel import KernelGroup
@@ -49,22 +48,6 @@ def simulated(
     return Measurement.single(found.latency_s, device.latency_source, found.p95_s), found.load
 
 
-def measured(times: SegmentTimes, boundary: int | None, *, side: str) -> Measurement:
-    """The measured time of one half, out of the times of all.
-
-    Args:
-        times: Of a profiled run.
-        boundary: The cut's place; None for the whole model on this side.
-        side: ``head`` or ``tail``.
-
-    Returns:
-        Its time.
-    """
-    if boundary is None:
-        return times.whole
-    return (times.heads if side == "head" else times.tails)[boundary]
-
-
 def stage_latency(
     cut: CutPoint, sides: Sides, network: NetworkProfile, result_bytes: int
 ) -> StageLatency:
@@ -105,7 +88,7 @@ def _weakest(stages: Sequence[Measurement]) -> Source:
 def energy(
     cut: CutPoint,
     sides: Sides,
-    device: DeviceProfile | None,
+    device: DeviceProfile,
     power_mode: str | None,
     network: NetworkProfile,
     result_bytes: int,
@@ -115,7 +98,7 @@ def energy(
     Args:
         cut: Its tensors as they are sent.
         sides: The times of its halves.
-        device: What the head runs on; None for this machine, whose power is not measured.
+        device: What the head is simulated on.
         power_mode: By name; None for the device's default.
         network: Whose radio model applies.
         result_bytes: What comes back.
@@ -123,14 +106,37 @@ def energy(
     Returns:
         Joules for computing and for the radio, and their sum; None where no power model is known.
     """
-    if device is None or device.idle_w is None or device.mode(power_mode).active_w is None:
+    if device.idle_w is None or device.mode(power_mode).active_w is None:
         return None
     busy_s = sides.edge.median
     compute = compute_energy_j(device, busy_s, power_mode=power_mode, load=sides.edge_load)
-    radio = 0.0
-    if cut.name != EDGE_ONLY:
-        radio = radio_energy_j(network, cut.payload_bytes, result_bytes)
+    radio = _radio_j(cut, network, result_bytes)
     return Energy(compute, radio, compute + radio, device.latency_source)
+
+
+def measured_energy(
+    cut: CutPoint, compute_j: float, network: NetworkProfile, result_bytes: int
+) -> Energy:
+    """What one inference costs a device whose board was measured; the radio's share is a model's.
+
+    Args:
+        cut: Its tensors as they are sent.
+        compute_j: What a run of the head costs the whole board, in joules.
+        network: Whose radio model applies.
+        result_bytes: What comes back.
+
+    Returns:
+        Joules for computing and for the radio, and their sum: measured only without a radio.
+    """
+    radio = _radio_j(cut, network, result_bytes)
+    source: Source = "predicted" if radio else "measured"
+    return Energy(compute_j, radio, compute_j + radio, source)
+
+
+def _radio_j(cut: CutPoint, network: NetworkProfile, result_bytes: int) -> float:
+    if cut.name == EDGE_ONLY:
+        return 0.0
+    return radio_energy_j(network, cut.payload_bytes, result_bytes)
 
 
 def edge_memory_bytes(cut: CutPoint, precision: str) -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from splitdeploy.edge_runtime.calibration import Calibration, SlicedCut, calibrate
 from splitdeploy.edge_runtime.segments import SegmentTimes, time_segments
+from splitdeploy.partitioner.measured import MeasuredSide
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.slicing import write_slice
-from splitdeploy.profiles.cut import CutPoint
+from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint
+from splitdeploy.profiles.measurement import Measurement
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,37 @@ class LocalTimes:
     times: SegmentTimes
     check: Calibration | None
     boundaries: Mapping[str, int]
+
+    def heads(self, precision: str) -> MeasuredSide:
+        """What the edge computes; all of the model on the edge alone."""
+        warnings = list(self._unsteady())
+        if precision != "fp32":
+            warnings.append(f"this machine computes in fp32; {precision} is the payload's alone")
+        times = self._of(self.times.heads) | {EDGE_ONLY: self.times.whole}
+        return MeasuredSide(times, self._note(), warnings=tuple(warnings))
+
+    def tails(self) -> MeasuredSide:
+        """What the cloud computes; all of the model on the cloud alone."""
+        times = self._of(self.times.tails) | {CLOUD_ONLY: self.times.whole}
+        return MeasuredSide(times, self._note(), warnings=self._unsteady())
+
+    def _unsteady(self) -> tuple[str, ...]:
+        if self.check is None or self.check.stable:
+            return ()
+        return ("the timings on this machine are not steady: close other programs and run again",)
+
+    def _of(self, sides: Sequence[Measurement]) -> dict[str, Measurement]:
+        return {name: sides[place] for name, place in self.boundaries.items()}
+
+    def _note(self) -> str:
+        note = "measured in ONNX Runtime on this machine, in fp32; energy is not measured here"
+        if self.check is None:
+            return note
+        return (
+            f"{note}; {len(self.check.boundaries)} cuts timed whole differ from the profiled sums "
+            f"by at most {self.check.worst_error:.0%} of the model's time"
+            + (", which corrects them" if self.check.stable else "; they were not steady")
+        )
 
 
 def time_locally(plan: Plan, reporter: Reporter, budget_s: float) -> LocalTimes:

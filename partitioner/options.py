@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splitdeploy.partitioner.lent import Lent
+from splitdeploy.partitioner.remote.options import RemoteOptions
 from splitdeploy.profiles.network import NETWORKS, NetworkProfile
 from splitdeploy.profiles.report import Constraints, Objective
 
@@ -16,7 +17,7 @@ class ProfileOptions:
 
     Attributes:
         model: A torchvision name, ``package.module:factory``, a ``.pt2`` or an ``.onnx`` file.
-        device: ``local`` or a device profile's name; resolved, not an alias.
+        device: ``local``, a device profile's name or ``ssh://user@host``; resolved, not an alias.
         cloud: ``local`` or a device profile's name.
         precision: What the edge computes and sends in: ``fp32``, ``fp16`` or ``int8``.
         power_mode: Of the edge, by name; None for its default.
@@ -37,6 +38,7 @@ class ProfileOptions:
         objective: What to minimise.
         lent: What the attacker has of his own: pictures, a generator.
         seed: Of everything random.
+        remote: How a device behind ssh is reached.
         resume: Whether to go on where an interrupted sweep of the same settings stopped.
     """
 
@@ -60,5 +62,6 @@ class ProfileOptions:
     constraints: Constraints = Constraints()
     objective: Objective = Objective()
     lent: Lent = Lent()
+    remote: RemoteOptions = RemoteOptions()
     seed: int = 0
     resume: bool = False

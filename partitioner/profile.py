@@ -12,24 +12,24 @@ from pathlib import Path
 
 from splitdeploy.partitioner.arsenal import arsenal_digest
 from splitdeploy.partitioner.bundle import BundleFacts, check_replaceable, write_bundle
-from splitdeploy.partitioner.checks import check_figures, check_options, device_profile
+from splitdeploy.partitioner.checks import check_figures, check_options
 from splitdeploy.partitioner.codec_loss import CodecLoss, Judged, codec_loss
 from splitdeploy.partitioner.deployed import deployed_halves
 from splitdeploy.partitioner.exposure import Subjects, expose_cuts, load_subjects
-from splitdeploy.partitioner.local_times import time_locally
 from splitdeploy.partitioner.models import load_model
 from splitdeploy.partitioner.options import ProfileOptions
+from splitdeploy.partitioner.places import find_places, is_remote
 from splitdeploy.partitioner.plan import Plan, make_plan
 from splitdeploy.partitioner.progress import Reporter, Silent
 from splitdeploy.partitioner.recommend import judge, recommend
+from splitdeploy.partitioner.remote.profile import reach
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.run_folder import check_writable, whole_or_nothing
 from splitdeploy.partitioner.source import source_to_json
 from splitdeploy.partitioner.state import STATE_FOLDER, State
 from splitdeploy.partitioner.strong_attacks import STRONG_SHARE, strengthen
-from splitdeploy.partitioner.sweep import Places, price_cuts, verify_cuts
+from splitdeploy.partitioner.sweep import price_cuts, verify_cuts
 from splitdeploy.partitioner.sweep_report import sweep_report
-from splitdeploy.profiles.device import DeviceProfile
 from splitdeploy.profiles.digest import bytes_sha256, file_sha256
 from splitdeploy.profiles.errors import InfeasibleError
 from splitdeploy.profiles.report import CutReport, SweepReport
@@ -38,8 +38,6 @@ from splitdeploy.profiles.store import write_atomically, write_cuts_csv, write_r
 
 _RESERVE_S = 4.0
 """Seconds kept for the recommendation, the bundle and the page."""
-
-_LOCAL_TIMING_S = 4.0
 
 
 def profile(
@@ -71,9 +69,12 @@ def profile(
     ends_at = (started or time.perf_counter()) + options.budget_s - _RESERVE_S
     told = reporter or Silent()
     check_options(options)
-    places = Places(device_profile(options.device), device_profile(options.cloud))
     check_writable(out)
     check_replaceable(out / "bundle")
+    if is_remote(options.device):
+        told.stage("reaching the device", 1)
+        with reach(options.device, options.remote):
+            told.advance()
     with _workspace() as folder, whole_or_nothing(out):
         told.stage("loading, tracing, exporting", 2)
         model = load_model(
@@ -98,9 +99,9 @@ def profile(
         subjects = load_subjects(plan, options) if privacy else None
         state = _open_run(out, plan, options, subjects)
         rows = verify_cuts(plan, told)
-        local = time_locally(plan, told, _LOCAL_TIMING_S) if None in _sides(places) else None
-        rows = price_cuts(plan, rows, places, options, local, told)
-        report = sweep_report(plan, rows, places, options, local, command)
+        places = find_places(plan, rows, options, out / STATE_FOLDER, told)
+        rows = price_cuts(plan, rows, places, options, told)
+        report = sweep_report(plan, rows, places, options, command)
         if subjects is not None:
             report = _exposed(plan, report, options, subjects, state, out, ends_at, told)
         told.stage("recommending and drawing", 3)
@@ -123,10 +124,6 @@ def _exposed(
     report = replace(report, cuts=tuple(rows))
     rows = strengthen(plan, report, options, subjects, state, out, ends_at, told)
     return replace(report, cuts=tuple(rows), warnings=(*report.warnings, *subjects.notes))
-
-
-def _sides(places: Places) -> tuple[DeviceProfile | None, DeviceProfile | None]:
-    return places.edge, places.cloud
 
 
 @contextmanager

@@ -22,7 +22,13 @@ TRAINING_FOLDER = "training"
 
 _KEY = "key.json"
 
-_OWN = ("cut-*.json", "attack-*.json", "attack-*.npz", f"{TRAINING_FOLDER}/**/*.npz")
+_OWN = (
+    "cut-*.json",
+    "device-*.json",
+    "attack-*.json",
+    "attack-*.npz",
+    f"{TRAINING_FOLDER}/**/*.npz",
+)
 """What is cleared; a user may keep other files there."""
 
 

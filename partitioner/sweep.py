@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+
+from onnx import ModelProto
 
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.edge_runtime.session import Session
 from splitdeploy.partitioner import costs
 from splitdeploy.partitioner.kernels import kernel_groups
-from splitdeploy.partitioner.local_times import LocalTimes
+from splitdeploy.partitioner.measured import MeasuredSide, Places, Side
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.slicing import Halves, write_slice
 from splitdeploy.partitioner.verify import compare, run_halves
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint
-from splitdeploy.profiles.device import DeviceProfile
 from splitdeploy.profiles.errors import SplitdeployError
+from splitdeploy.profiles.measurement import Measurement
 from splitdeploy.profiles.report import CutReport, Verification
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the two sides run; None stands for this machine, which is measured."""
-
-    edge: DeviceProfile | None
-    cloud: DeviceProfile | None
 
 
 def verify_cuts(plan: Plan, reporter: Reporter) -> list[CutReport]:
@@ -108,7 +102,6 @@ def price_cuts(
     rows: Sequence[CutReport],
     places: Places,
     options: ProfileOptions,
-    local: LocalTimes | None,
     reporter: Reporter,
 ) -> list[CutReport]:
     """Add latency, energy, memory and the uplink that a stream needs to every row.
@@ -116,9 +109,8 @@ def price_cuts(
     Args:
         plan: The model, its cuts and its export.
         rows: As far as they are.
-        places: Where the sides run.
+        places: What runs the sides.
         options: Precision, power mode, network and stream.
-        local: The times on this machine, where a side runs here.
         reporter: Told after every cut.
 
     Returns:
@@ -127,59 +119,55 @@ def price_cuts(
     reporter.stage("pricing the cuts", len(rows))
     priced = []
     for cut, row in zip(plan.cuts, rows, strict=True):
-        step = partial(_priced, plan, cut, places=places, options=options, local=local)
+        step = partial(_priced, plan, cut, places=places, options=options)
         priced.append(guarded(row, step))
         reporter.advance()
     return priced
 
 
 def _priced(
-    plan: Plan,
-    cut: CutPoint,
-    row: CutReport,
-    *,
-    places: Places,
-    options: ProfileOptions,
-    local: LocalTimes | None,
+    plan: Plan, cut: CutPoint, row: CutReport, *, places: Places, options: ProfileOptions
 ) -> CutReport:
-    sides = _sides(plan, cut, places, options, local)
-    latency = costs.stage_latency(row.cut, sides, options.network, plan.result_bytes)
-    energy = costs.energy(
-        row.cut, sides, places.edge, options.power_mode, options.network, plan.result_bytes
-    )
+    sides = _sides(plan, cut, places, options)
+    network, result_bytes = options.network, plan.result_bytes
+    if not isinstance(places.edge, MeasuredSide):
+        energy = costs.energy(
+            row.cut, sides, places.edge, options.power_mode, network, result_bytes
+        )
+    elif cut.name in places.edge.joules:
+        joules = places.edge.joules[cut.name]
+        energy = costs.measured_energy(row.cut, joules, network, result_bytes)
+    else:
+        energy = None
     return replace(
         row,
-        latency_s=latency,
+        latency_s=costs.stage_latency(row.cut, sides, network, result_bytes),
         energy_j=energy,
         edge_memory_bytes=costs.edge_memory_bytes(row.cut, options.precision),
         uplink_bps_needed=costs.uplink_needed_bps(row.cut, options.fps),
     )
 
 
-def _sides(
-    plan: Plan,
-    cut: CutPoint,
-    places: Places,
-    options: ProfileOptions,
-    local: LocalTimes | None,
-) -> costs.Sides:
+def _sides(plan: Plan, cut: CutPoint, places: Places, options: ProfileOptions) -> costs.Sides:
     edge = cloud = costs.NOTHING
     load = 0.0
     halves = plan.slicer.cut(cut)
-    place = local.boundaries.get(cut.name) if local else None
     if cut.name != CLOUD_ONLY:
-        if places.edge is not None:
-            groups = kernel_groups(halves.head)
-            edge, load = costs.simulated(groups, places.edge, options.precision, options.power_mode)
-        elif local is not None:
-            edge = costs.measured(local.times, place, side="head")
+        edge, load = _time(
+            places.edge, cut, halves.head, precision=options.precision, mode=options.power_mode
+        )
     if cut.name != EDGE_ONLY:
-        if places.cloud is not None:
-            groups = kernel_groups(halves.tail)
-            cloud, _ = costs.simulated(groups, places.cloud, cloud_precision(options), None)
-        elif local is not None:
-            cloud = costs.measured(local.times, place, side="tail")
+        cloud, _ = _time(places.cloud, cut, halves.tail, precision=cloud_precision(options))
     return costs.Sides(edge, cloud, load)
+
+
+def _time(
+    side: Side, cut: CutPoint, half: ModelProto, *, precision: str, mode: str | None = None
+) -> tuple[Measurement, float]:
+    """How long a half takes, and how busy it keeps a simulated device."""
+    if isinstance(side, MeasuredSide):
+        return side.time(cut.name), 1.0
+    return costs.simulated(kernel_groups(half), side, precision, mode)
 
 
 def cloud_precision(options: ProfileOptions) -> str:

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
-from splitdeploy.partitioner.local_times import LocalTimes
+from splitdeploy.partitioner.measured import MeasuredSide, Places, Side
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
-from splitdeploy.partitioner.sweep import Places, cloud_precision
-from splitdeploy.profiles.device import DeviceProfile
+from splitdeploy.partitioner.sweep import cloud_precision
 from splitdeploy.profiles.report import CutReport, ModelInfo, PlaceInfo, SweepReport
 
 
@@ -22,7 +21,6 @@ def sweep_report(
     rows: Sequence[CutReport],
     places: Places,
     options: ProfileOptions,
-    local: LocalTimes | None,
     command: Sequence[str],
 ) -> SweepReport:
     """A report of the rows, undecided.
@@ -30,9 +28,8 @@ def sweep_report(
     Args:
         plan: The model and its export.
         rows: Of every cut.
-        places: Where the sides run.
+        places: What runs the sides.
         options: Of the sweep.
-        local: The times on this machine, where a side runs here.
         command: What the user typed.
 
     Returns:
@@ -42,7 +39,7 @@ def sweep_report(
     return SweepReport(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         command=tuple(command),
-        environment=environment(),
+        environment=environment() | _measured_on(places),
         seed=options.seed,
         model=ModelInfo(
             name=model.name,
@@ -53,38 +50,29 @@ def sweep_report(
             parameters=plan.graph.parameters,
             macs=plan.graph.macs,
         ),
-        edge=_place(options.device, places.edge, options.precision, options.power_mode, local),
-        cloud=_place(options.cloud, places.cloud, cloud_precision(options), None, local),
+        edge=_place(options.device, places.edge, options.precision, options.power_mode),
+        cloud=_place(options.cloud, places.cloud, cloud_precision(options), None),
         network=options.network,
         cuts=tuple(rows),
-        warnings=tuple(_warnings(plan, places, options, local)),
+        warnings=tuple(_warnings(plan, places, options)),
         result_bytes=plan.result_bytes,
     )
 
 
-def _place(
-    name: str,
-    device: DeviceProfile | None,
-    precision: str,
-    power_mode: str | None,
-    local: LocalTimes | None,
-) -> PlaceInfo:
-    if device is not None:
-        mode = device.mode(power_mode).name
-        return PlaceInfo(name, precision, mode, device.latency_source, device.validation)
-    note = "measured in ONNX Runtime on this machine, in fp32; energy is not measured here"
-    if local is not None and local.check is not None:
-        note += (
-            f"; {len(local.check.boundaries)} cuts timed whole differ from the profiled sums by at "
-            f"most {local.check.worst_error:.0%} of the model's time"
-            + (", which corrects them" if local.check.stable else "; they were not steady")
-        )
-    return PlaceInfo(name, precision, None, "measured", note)
+def _place(name: str, side: Side, precision: str, power_mode: str | None) -> PlaceInfo:
+    if isinstance(side, MeasuredSide):
+        return PlaceInfo(name, precision, side.power_mode, "measured", side.note)
+    mode = side.mode(power_mode).name
+    return PlaceInfo(name, precision, mode, side.latency_source, side.validation)
 
 
-def _warnings(
-    plan: Plan, places: Places, options: ProfileOptions, local: LocalTimes | None
-) -> Iterator[str]:
+def _measured_on(places: Places) -> dict[str, Any]:
+    """What a device told of itself, under the name of its side."""
+    edge = places.edge
+    return {"edge": dict(edge.facts)} if isinstance(edge, MeasuredSide) and edge.facts else {}
+
+
+def _warnings(plan: Plan, places: Places, options: ProfileOptions) -> Iterator[str]:
     if options.privacy and plan.pixel_head(plan.cuts[0]) is None:
         yield (
             f"no leakage and no attacks: {plan.model.name} "
@@ -94,10 +82,13 @@ def _warnings(
         yield "the exported graph has a fixed batch of one: the model does not allow another"
     if plan.images < options.image_count:
         yield f"verified on {plan.images} of the {options.image_count} inputs asked for"
-    if local is not None and local.check is not None and not local.check.stable:
-        yield "the timings on this machine are not steady: close other programs and run again"
-    if places.edge is None and options.precision != "fp32":
-        yield f"this machine computes in fp32; {options.precision} is the payload's alone"
+    told = [
+        warning
+        for side in (places.edge, places.cloud)
+        if isinstance(side, MeasuredSide)
+        for warning in side.warnings
+    ]
+    yield from dict.fromkeys(told)
 
 
 def environment() -> dict[str, Any]:

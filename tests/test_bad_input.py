@@ -58,7 +58,7 @@ def left_nothing(out: Path) -> None:
 NAMES = [
     (("--device", "jetson-nanno"), 2, "unknown device 'jetson-nanno': did you mean jetson-nano"),
     (("--device", "toaster"), 2, "unknown device 'toaster': available: .*or take local"),
-    (("--device", "ssh://me@board"), 2, "another machine .* is not in this version"),
+    (("--device", "ssh://me@-oProxyCommand=x"), 2, "expected a device as ssh://user@host"),
     (("--cloud", "t5"), 2, "unknown device 't5': did you mean t4"),
     (
         ("--device", "jetson-nano", "--power-mode", "9W"),

@@ -65,7 +65,6 @@ def test_energy_is_power_times_time_and_the_radio() -> None:
 
 
 def test_energy_without_a_power_model_is_not_made_up() -> None:
-    assert costs.energy(cut(), SIDES, None, None, NETWORK, 0) is None
     assert costs.energy(cut(), SIDES, find_device("t4"), None, NETWORK, 0) is None
 
 
@@ -90,3 +89,13 @@ def test_shares_spend_what_there_is(macs: list[float], seconds: float) -> None:
         assert share >= 0.5 * left / (len(macs) - place) * (1 - 1e-9)
         left -= share
     assert math.isclose(left, 0.0, abs_tol=1e-6 * max(1.0, seconds))
+
+
+def test_a_measured_board_and_a_modelled_radio_are_no_measurement() -> None:
+    found = costs.measured_energy(cut(), 0.25, find_network("wifi"), 1000)
+    assert found.compute == 0.25
+    assert found.radio > 0
+    assert found.total == found.compute + found.radio
+    assert found.source == "predicted"
+    alone = costs.measured_energy(cut(EDGE_ONLY), 0.25, find_network("wifi"), 1000)
+    assert (alone.total, alone.source) == (0.25, "measured")

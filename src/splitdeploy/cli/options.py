@@ -89,6 +89,15 @@ arsenal_options = _all(
                  help="The attacker's generator of pictures."),
 )  # fmt: skip
 
+remote_options = _all(
+    click.option("--remote-python", metavar="PATH", default="python3", show_default=True,
+                 help="The Python on the device that has splitdeploy."),
+    click.option("--remote-dir", metavar="DIR", default="~/.local/share/splitdeploy",
+                 show_default=True, help="Where files go on the device."),
+    click.option("--ssh-config", metavar="FILE", type=click.Path(path_type=Path),
+                 help="In place of ~/.ssh/config."),
+)  # fmt: skip
+
 format_option = click.option(
     "--format", "form", type=click.Choice(["table", "json", "csv", "md"]), default="table",
     show_default=True, help="What goes to standard output.",
@@ -195,16 +204,8 @@ def given_device(device: str) -> str:
         device: As the user typed it.
 
     Returns:
-        A profile's name or ``local``.
-
-    Raises:
-        UsageError: The device is on another machine.
+        A profile's name, ``local`` or ``ssh://user@host``.
     """
-    if device.startswith("ssh://"):
-        raise UsageError(
-            f"measuring on another machine ({device}) is not in this version: run splitdeploy on "
-            "it with --device local, or name a simulated device (see: splitdeploy devices)"
-        )
     if device != "jetson":
         return device
     return "local" if is_jetson() else "jetson-orin-nano"

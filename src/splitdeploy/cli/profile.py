@@ -25,8 +25,8 @@ from splitdeploy.profiles.units import parse_time_s
     "--device",
     default="jetson",
     show_default=True,
-    metavar="NAME|local",
-    help="What runs the head (see: splitdeploy devices).",
+    metavar="NAME|local|ssh://USER@HOST",
+    help="What runs the head (see: splitdeploy devices); over ssh it is measured there.",
 )
 @click.option(
     "--cloud", default="t4", show_default=True, metavar="NAME|local", help="What runs the tail."
@@ -84,6 +84,7 @@ from splitdeploy.profiles.units import parse_time_s
 @shared.image_options
 @shared.labels_option
 @shared.arsenal_options
+@shared.remote_options
 @shared.network_options
 @shared.decision_options
 @shared.format_option
@@ -121,7 +122,12 @@ def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
     device = shared.given_device(given["device"])
     shared.check_labels(given)
     precision = given["precision"] or ("fp16" if device.startswith("jetson") else "fp32")
-    for name in (device, given["cloud"]):
+    remote = device.startswith("ssh://")
+    if remote:
+        from splitdeploy.partitioner.remote.address import parse_address
+
+        parse_address(device)
+    for name in (given["cloud"],) if remote else (device, given["cloud"]):
         if name != "local":
             find_device(name)
     if precision not in PRECISIONS:
@@ -134,6 +140,7 @@ def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
 
     from splitdeploy.partitioner.models import parse_shape
     from splitdeploy.partitioner.options import ProfileOptions
+    from splitdeploy.partitioner.remote.options import RemoteOptions
 
     settings = ProfileOptions(
         model=given["model"],
@@ -156,6 +163,7 @@ def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
         constraints=constraints,
         objective=objective,
         lent=shared.given_arsenal(given),
+        remote=RemoteOptions(given["remote_python"], given["remote_dir"], given["ssh_config"]),
         seed=given["seed"],
         resume=given["resume"],
     )
@@ -163,9 +171,14 @@ def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
 
 
 def _default_out(model: str, device: str) -> Path:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(model).stem)
+    name = _as_file(Path(model).stem)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{name}-{device}-{now}"
+    return Path("runs") / f"{name}-{_as_file(device)}-{now}"
+
+
+def _as_file(text: str) -> str:
+    """As the name of a file."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 def _since_start_s() -> float:

@@ -1,0 +1,1 @@
+"""Devices behind ssh: measuring heads there, and putting bundles there."""

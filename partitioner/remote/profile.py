@@ -1,0 +1,139 @@
+"""The heads of all cuts measured on a device behind ssh."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from splitdeploy.edge_runtime.measure_job import HeadJob
+from splitdeploy.partitioner.measured import MeasuredSide
+from splitdeploy.partitioner.options import ProfileOptions
+from splitdeploy.partitioner.plan import Plan
+from splitdeploy.partitioner.progress import Reporter
+from splitdeploy.partitioner.remote.address import parse_address
+from splitdeploy.partitioner.remote.board import Board, Facts
+from splitdeploy.partitioner.remote.job import JobFiles, write_job
+from splitdeploy.partitioner.remote.options import RemoteOptions
+from splitdeploy.partitioner.remote.results import side_of
+from splitdeploy.partitioner.remote.ssh import Connection
+from splitdeploy.partitioner.remote.transfer import send
+from splitdeploy.profiles.errors import RemoteError, UsageError
+from splitdeploy.profiles.report import CutReport
+from splitdeploy.profiles.store import write_atomically
+
+_SKEW_TOLD_S = 1.0
+
+
+@contextmanager
+def reach(device: str, options: RemoteOptions) -> Iterator[tuple[Board, Facts]]:
+    """Connect to a device and see what it has.
+
+    Args:
+        device: Its address.
+        options: How it is reached.
+
+    Yields:
+        The device, and what it has.
+    """
+    with Connection(parse_address(device), config=options.ssh_config) as connection:
+        board = Board(connection, options.python)
+        yield board, board.check()
+
+
+def folder_on(facts: Facts, options: RemoteOptions) -> str:
+    """Where files go on a device.
+
+    Args:
+        facts: What it has.
+        options: With the folder that was asked for.
+
+    Returns:
+        Its path in full.
+
+    Raises:
+        UsageError: That is none.
+    """
+    folder = options.folder
+    if folder == "~" or folder.startswith("~/"):
+        folder = facts.home + folder[1:]
+    if not folder.startswith("/") or ".." in folder.split("/") or "\n" in folder:
+        raise UsageError(
+            f"expected a folder of the device as /path/to/it or ~/path, got {options.folder!r}"
+        )
+    return folder.rstrip("/") or "/"
+
+
+def measure_remotely(
+    plan: Plan, rows: Sequence[CutReport], options: ProfileOptions, state: Path, reporter: Reporter
+) -> MeasuredSide:
+    """Send the heads of all cuts, have them measured there, bring the results back.
+
+    Args:
+        plan: The model, its cuts and its export.
+        rows: As far as they are; a cut that failed is left out.
+        options: Of the sweep.
+        state: Where the results are kept for ``--resume``.
+        reporter: Told as it goes.
+
+    Returns:
+        The edge side.
+
+    Raises:
+        RemoteError: The device cannot be reached or lacks something, or the link was cut.
+    """  # noqa: DOC502
+    written = write_job(plan, rows, options)
+    kept = state / f"device-{written.job.digest[:12]}.json"
+    found = _kept(kept, written.job) if options.resume else None
+    if found is None:
+        with reach(options.device, options.remote) as (board, facts):
+            found = _measured(board, facts, written, options, reporter)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, json.dumps(found))
+    return side_of(str(parse_address(options.device)), found["device"], found["heads"])
+
+
+def _measured(
+    board: Board, facts: Facts, written: JobFiles, options: ProfileOptions, reporter: Reporter
+) -> dict[str, Any]:
+    if abs(facts.skew_s) > _SKEW_TOLD_S + facts.round_trip_s:
+        reporter.note(f"the clock of {board.address} is {facts.skew_s:+.0f} s off this machine's")
+    place = f"{folder_on(facts, options.remote)}/jobs/{written.job.digest[:12]}"
+    total = sum(file.size_bytes for file in written.sent)
+    reporter.stage("sending the heads", total)
+    send(board, written.files, place, sent=written.sent, advance=reporter.advance)
+    found = _follow(board, place, written.job, reporter, fresh=not options.resume)
+    board.ask("forget-job", place, doing="tidying up")
+    return found
+
+
+def _follow(
+    board: Board, place: str, job: HeadJob, reporter: Reporter, *, fresh: bool
+) -> dict[str, Any]:
+    """The results of all heads, as they come."""
+    reporter.stage("measuring on the device", len(job.names))
+    device: Mapping[str, Any] = {}
+    heads: dict[str, Mapping[str, Any]] = {}
+    words = [place, "--fresh"] if fresh else [place]
+    for event in board.follow("measure", *words, doing="measuring the heads"):
+        if event["event"] == "conditions" and isinstance(event.get("device"), dict):
+            device = event["device"]
+        elif event["event"] == "head" and event.get("name") in job.names:
+            heads[str(event["name"])] = event
+            reporter.advance()
+    missing = [name for name in job.names if name not in heads]
+    if missing:
+        raise RemoteError("failed", f"{board.address} told nothing of {missing[0]}: run again")
+    return {"device": dict(device), "heads": [dict(heads[name]) for name in job.names]}
+
+
+def _kept(path: Path, job: HeadJob) -> dict[str, Any] | None:
+    """The results of the same job that came back before."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        names = [head["name"] for head in found["heads"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if names == list(job.names) and isinstance(found.get("device"), dict) else None
