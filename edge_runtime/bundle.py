@@ -18,6 +18,9 @@ _SCHEMA_VERSION = 1
 _MANIFEST = "manifest.json"
 _AGAIN = "export it again"
 
+ENGINES = "engines/"
+"""What lies under here is made on the device and told of by no manifest."""
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -58,6 +61,13 @@ class Bundle:
     def tail(self) -> Path:
         """The tail's graph; a device that never answers alone may be without it."""
         return self.folder / "tail.onnx"
+
+    @property
+    def head_variants(self) -> dict[str, Path]:
+        """The head's graph in other precisions, by precision; those alone that are there."""
+        told = self.manifest.get("head_variants") or {}
+        found = {str(name): self.folder / str(entry["file"]) for name, entry in told.items()}
+        return {name: path for name, path in found.items() if path.is_file()}
 
     @property
     def digest(self) -> str:
@@ -106,6 +116,7 @@ def read_bundle(folder: Path | str, part: Part = "whole") -> Bundle:
             noise=noise,
             preprocessing=_preprocessing(manifest["preprocessing"]),
         )
+        _check_variants(folder, manifest, files)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReportError(
             f"{folder / _MANIFEST} is no manifest of a bundle ({type(error).__name__}: {error}): "
@@ -165,7 +176,10 @@ def _check_names(folder: Path, files: Mapping[str, str], part: Part) -> None:
         if not path.resolve().is_relative_to(root):
             raise ReportError(f"{path} leads out of the bundle: do not use this bundle")
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
-    extra = sorted(present - set(files) - {_MANIFEST})
+    # Engines are built on the device; each has a sidecar of its own that vouches for it.
+    extra = sorted(
+        name for name in present - set(files) - {_MANIFEST} if not name.startswith(ENGINES)
+    )
     if extra:
         raise ReportError(
             f"{folder} holds {extra[0]!r}, which its manifest does not tell of: take it away, or "
@@ -174,6 +188,16 @@ def _check_names(folder: Path, files: Mapping[str, str], part: Part) -> None:
     for graph in ("head.onnx", "tail.onnx"):
         if graph not in files:
             raise ReportError(f"{folder / _MANIFEST} does not tell of {graph}: {_AGAIN}")
+
+
+def _check_variants(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, str]) -> None:
+    """A head in another precision is among the files, whose digests are checked."""
+    for precision, entry in (manifest.get("head_variants") or {}).items():
+        if precision not in PRECISIONS or str(entry["file"]) not in files:
+            raise ReportError(
+                f"{folder / _MANIFEST}: expected head variants of {', '.join(PRECISIONS)} among "
+                f"its files, got {precision!r}: {_AGAIN}"
+            )
 
 
 def _stem(name: str) -> str:

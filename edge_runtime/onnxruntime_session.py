@@ -13,6 +13,7 @@ from splitdeploy.profiles.cut import TensorSpec
 from splitdeploy.profiles.errors import MissingExtraError, SessionError
 
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 
 _DEVICES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
 """Where a provider wants its tensors; the host's memory for any other."""
@@ -59,7 +60,12 @@ class OnnxRuntimeSession(Session):
             [_spec(node) for node in self._session.get_inputs()],
             [_spec(node) for node in self._session.get_outputs()],
         )
-        self.providers = tuple(providers)
+        self.providers = tuple(self._session.get_providers())
+
+    @property
+    def provider(self) -> str:
+        """The one that it runs on, as ONNX Runtime tells it; ``CPU`` takes what that one lacks."""
+        return str(self.providers[0]).removesuffix("ExecutionProvider")
 
     def _run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         names = [spec.name for spec in self.outputs]
@@ -112,6 +118,19 @@ def onnxruntime() -> Any:
             "running an ONNX graph needs onnxruntime, which is not installed: "
             "type  pip install 'splitdeploy[cpu]'"
         ) from error
+
+
+def pick_providers() -> tuple[str, ...]:
+    """The providers to try where the user named none: CUDA's where it is built in, and the CPU's.
+
+    TensorRT's is left to be asked for: it builds engines at the first run, for minutes, without a
+    word.
+
+    Returns:
+        In order of preference. A provider that is built in may still fail to start.
+    """
+    available = onnxruntime().get_available_providers()
+    return (CUDA, CPU) if CUDA in available else (CPU,)
 
 
 def session_options(*, threads: int | None = None, optimised: bool = True) -> Any:

@@ -56,6 +56,8 @@ class Session(ABC):
         self.name = name
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
+        self.note = ""
+        """What a user should know of how it was opened."""
         self._open = True
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -9,6 +9,7 @@
     ├── CutError                1   the cut cannot be made in this graph
     ├── VerificationError       1   a tail on its head's output differs from the whole model
     ├── SessionError            1   an exported graph cannot be opened or run
+    ├── EngineError             1   a TensorRT engine cannot be built, or is not this machine's
     ├── AttackError             1   an attack cannot run on this target
     ├── LeakageError            1   a leakage figure cannot be computed for this head
     ├── DefenceError            1   a defence cannot be set up on this head, or not so strongly
@@ -83,6 +84,10 @@ class VerificationError(SplitdeployError):
 
 class SessionError(SplitdeployError):
     """An exported graph cannot be opened or run."""
+
+
+class EngineError(SplitdeployError):
+    """A TensorRT engine cannot be built, or was built for something else."""
 
 
 class AttackError(SplitdeployError):
