@@ -35,8 +35,8 @@ class TritonPythonModel:
         self._batched = int(config["max_batch_size"]) > 0
         options = onnxruntime.SessionOptions()
         copies = sum(int(group["count"]) for group in config["instance_group"])
-        # Each copy has threads of its own: all of them together shall not outnumber the cores.
-        options.intra_op_num_threads = max(1, (os.cpu_count() or 1) // copies)
+        # Each copy has threads of its own: all of them together shall not outnumber its cores.
+        options.intra_op_num_threads = max(1, len(os.sched_getaffinity(0)) // copies)
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         graph = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self._session = onnxruntime.InferenceSession(
