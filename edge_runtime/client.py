@@ -48,9 +48,11 @@ class SplitClient:
     left alone for a moment (a circuit breaker), then asked with one request.
 
     With ``fallback="local"`` the tail is run a few times at the start, and a request to the cloud
-    ends so early that the tail still fits into the deadline (but gets at least half of it). If the
-    tail takes longer than what is left when its turn comes, the picture is refused; if it turns out
-    to take longer than it did before, the answer comes late and is counted in `ClientStats.late`.
+    ends so early that the tail, and a tenth of the deadline to spare, still fit behind it; but the
+    cloud gets at least half of the deadline. If the tail takes longer than what is left when its
+    turn comes, by more than that tenth, the picture is refused; an answer that comes late all the
+    same, since the machine is busy or the tail slower than before, is counted in
+    `ClientStats.late`.
 
     Threads may share a client. As a context manager, ``async`` too, it closes itself.
 

@@ -26,7 +26,9 @@ _SAFE_TO_REPEAT = frozenset({"unavailable", "overloaded"})
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _TAIL_SLACK = 1.5
-_SCHEDULING_S = 0.01
+_MARGIN = 0.1
+"""Of a deadline: threads do not wake at once. A local answer is given up to so much too late."""
+
 _MOST_RESERVED = 0.5
 """Of a deadline, for the local tail: the cloud is asked with the rest."""
 
@@ -146,8 +148,8 @@ class Delivery:
             raise CloudError(
                 error.kind,
                 f"expected a server of the Open Inference Protocol at {self._link.address}, none "
-                f"answered within {deadline_s:.3g} s: start splitdeploy serve there, or name "
-                f"another ({error})",
+                f"answered within {deadline_s:.3g} s: start splitdeploy serve there, see whether "
+                f"both sides use TLS, or name another ({error})",
             ) from error
         if not ready:
             raise CloudError(
@@ -212,8 +214,8 @@ class Delivery:
 
     def _reserved_s(self, job: Job, tail_s: float) -> float:
         """What the local tail needs of the deadline, behind all that may need it just then."""
-        needed_s = _TAIL_SLACK * tail_s * self._under_way + _SCHEDULING_S
-        return min(needed_s, _MOST_RESERVED * (job.deadline_s - job.started_s))
+        needed_s = _TAIL_SLACK * tail_s * self._under_way + _MARGIN * job.allowed_s
+        return min(needed_s, _MOST_RESERVED * job.allowed_s)
 
     def _answer_locally(
         self, job: Job, asked: _Asked, spent_s: float, tail_s: float
@@ -228,8 +230,11 @@ class Delivery:
                 f"the deadline were left{why}: allow more time, or fewer requests at once",
             )
 
+        def in_time() -> bool:
+            return job.remaining_s() + _MARGIN * job.allowed_s >= tail_s
+
         try:
-            outputs = job.opened.run_tail(job.payload, lambda: job.remaining_s() >= tail_s)
+            outputs = job.opened.run_tail(job.payload, in_time)
         except SessionError as error:
             return CloudError("refused", f"the local tail failed: {error}{why}")
         if outputs is None:
@@ -297,9 +302,9 @@ class Delivery:
             if job.opened not in self._known:
                 self._check(job.opened, ends_s - sent_s)
                 sent_s = time.perf_counter()
-            self._counter.add(bytes_sent=weight)
             outputs = job.opened.outputs_of(len(job.kept))
             call = link.infer_async(message, outputs, ends_s - sent_s)
+            self._counter.add(bytes_sent=weight)
             with giving.watching(call):
                 reply = call.result()
             answered_s = time.perf_counter()

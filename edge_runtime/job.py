@@ -18,7 +18,7 @@ from splitdeploy.edge_runtime.sources import open_picture
 from splitdeploy.edge_runtime.wire import payload_bytes
 from splitdeploy.profiles.errors import CloudError, SplitdeployError
 
-Item = Picture | Path | Array | Mapping[str, Array]
+Item = Picture | Path | str | Array | Mapping[str, Array]
 """A picture, the file of one, or what the head takes: an array for each input, a batch of one."""
 
 
@@ -63,6 +63,11 @@ class Job:
         """Of all its pictures."""
         return payload_bytes(self.payload)
 
+    @property
+    def allowed_s(self) -> float:
+        """All the time that it has."""
+        return self.deadline_s - self.started_s
+
     def remaining_s(self) -> float:
         """Until its deadline."""
         return self.deadline_s - time.perf_counter()
@@ -73,8 +78,8 @@ class Job:
         taken = []
         for place, item in enumerate(self.items):
             try:
-                picture = open_picture(item) if isinstance(item, Path) else item
-                taken.append(self.opened.feed(picture))
+                opened = open_picture(Path(item)) if isinstance(item, Path | str) else item
+                taken.append(self.opened.feed(opened))
             except SplitdeployError as error:
                 self._refuse([place], "input", str(error), 0)
             else:

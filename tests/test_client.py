@@ -186,6 +186,23 @@ def test_async(folder: Path, cloud: str) -> None:
     check_no_threads_left()
 
 
+def test_an_error_of_an_async_source_comes_after_the_answers(folder: Path, cloud: str) -> None:
+    async def source() -> AsyncIterator[Any]:
+        for one in arrays(2):
+            yield one
+        raise OSError("the camera was unplugged")
+
+    async def go() -> None:
+        async with client(folder, cloud) as split:
+            with pytest.raises(OSError, match="unplugged"):
+                async for _ in split.astream(source()):
+                    pass
+            assert split.stats.answered_by_cloud == 2
+            check_sum(split.stats)
+
+    asyncio.run(asyncio.wait_for(go(), 30))
+
+
 def test_leaving_an_async_stream_ends_it(folder: Path, cloud: str) -> None:
     left = []
 
@@ -324,7 +341,8 @@ def test_what_is_no_input_is_refused_and_the_stream_goes_on(folder: Path, cloud:
         r"'x': expected float32 .*, got float64": good.astype(np.float64),
         r"'x': expected float32 .*, got list": {"x": [1]},
         "expected an array for each of x, got q": {"q": good},
-        "expected a picture or an array for each of x, got str": "p.png",
+        "expected a picture in none.jpg, it cannot be read: No such file": "none.jpg",
+        "expected a picture or an array for each of x, got int": 3,
         r"expected a frame \[h, w, 3\] of uint8": np.zeros((3, 4, 5), np.uint8),
         "expected a picture in .*none.png, it cannot be read: No such file": Path("none.png"),
     }  # fmt: skip
@@ -465,7 +483,7 @@ def test_a_message_that_is_too_large_is_not_sent(folder: Path) -> None:
     settings = LinkSettings(max_message_bytes=(64 << 10) + PAYLOAD_BYTES - 1)
     with odd_server() as odd, client(folder, odd.address, link=settings) as split:
         found = split.infer(arrays(1)[0])
-        assert found.kind == "refused" and not odd.received
+        assert found.kind == "refused" and not odd.received and split.stats.bytes_sent == 0
         assert f"at most {PAYLOAD_BYTES - 1} bytes, got {PAYLOAD_BYTES}" in str(found.error)
 
 
@@ -515,7 +533,9 @@ def test_a_wrong_server_that_comes_later_is_told_too(folder: Path) -> None:
 def test_no_cloud(folder: Path) -> None:
     x = arrays(3)
     nobody = f"127.0.0.1:{free_port()}"
-    with pytest.raises(CloudError, match=f"Protocol at {nobody}, none answered within 0.3 s"):
+    with pytest.raises(
+        CloudError, match=f"Protocol at {nobody}, none answered within 0.3 s.*refused"
+    ):
         client(folder, nobody, deadline_s=0.3)
     with client(folder, nobody, deadline_s=1.0, fallback="local") as split:
         for one, given in zip(split.stream(x), x, strict=True):
