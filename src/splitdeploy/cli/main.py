@@ -13,6 +13,7 @@ _COMMANDS = {
     "profile": "profile",
     "cuts": "cuts",
     "export": "export",
+    "build": "build",
     "leakage": "leakage",
     "attack": "attack",
     "prior": "prior",
@@ -23,7 +24,9 @@ _COMMANDS = {
     "devices": "devices",
     "networks": "networks",
     "attacks": "attacks",
+    "deploy": "deploy",
     "serve": "serve",
+    "doctor": "doctor",
     "run": "run",
 }
 """Each verb, and the module of this package that holds it as ``command``."""
