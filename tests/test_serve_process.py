@@ -240,3 +240,28 @@ def test_a_taken_port_is_one_line(folder: Path) -> None:
             assert "Address already in use: choose another --" in done.stderr
             assert done.stderr.count("\n") == 1
         check_serves(running.client)
+
+
+OTHER_THREAD = """
+import signal, threading, time
+from splitdeploy.cloud_runtime.stop_signals import StopSignals
+ready, done = threading.Event(), threading.Event()
+def other():
+    ready.wait()
+    time.sleep(0.2)
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    done.wait()
+thread = threading.Thread(target=other, daemon=True)
+thread.start()
+with StopSignals() as signals:
+    ready.set()
+    print(signals.wait().name)
+done.set()
+"""
+
+
+def test_a_signal_counts_whichever_thread_the_system_gives_it_to() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_THREAD], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout == "SIGTERM\n"
