@@ -134,12 +134,15 @@ class AdaptiveClient:
         """The cut for the next picture."""
         with self._lock:
             current, now_s = self._chooser.current, self._clock()
-            found = self.clients[current].uplink
-            if found is not None and found.age_s <= self._probe_s:
-                if found.bps is not None:
-                    self._heard_s = now_s
-                    return self._chooser.choose(found.bps)
-                if self._chooser.choose(found.at_least_bps, at_least=True) != current:
+            known = [client.uplink for client in self.clients]
+            fresh = [one for one in known if one is not None and one.age_s <= self._probe_s]
+            # Of one link, whichever cut's traffic told of it last.
+            told = [(one.age_s, one.bps) for one in fresh if one.bps is not None]
+            if told:
+                return self._chooser.choose(min(told)[1])
+            if fresh:
+                least_bps = max(one.at_least_bps for one in fresh)
+                if self._chooser.choose(least_bps, at_least=True) != current:
                     return self._chooser.current
             if now_s - self._heard_s < self._probe_s:
                 return current
