@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from splitdeploy.edge_runtime.agent_protocol import line_of
-from splitdeploy.edge_runtime.received import Sent, accept, forget_others, inventory
+from splitdeploy.edge_runtime.received import Sent, accept, all_there, forget_others, inventory
 from splitdeploy.profiles.errors import SplitdeployError, WireError
 
 _LONGEST_REQUEST = 1 << 24
@@ -55,12 +55,79 @@ def _forget_job(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:
     return {}
 
 
+def _all_there(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:
+    return {"there": all_there(given.folder, _files(_request()))}
+
+
+def _hold(given: argparse.Namespace, answers: _Answers) -> dict[str, Any]:
+    """Keep others from deploying into the folder, until our input ends."""
+    from splitdeploy.edge_runtime.locked import locked
+
+    with locked(given.folder):
+        answers.tell("held", {})
+        sys.stdin.buffer.read()
+    return {}
+
+
+def _self_test(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:
+    from splitdeploy.edge_runtime.self_test import run_self_test
+
+    return run_self_test(given.folder)
+
+
+def _activate(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:
+    from splitdeploy.edge_runtime.installation import Installation, check_version
+    from splitdeploy.edge_runtime.service import Service
+
+    request = _document(_request())
+    service = request.get("service")
+    if service is not None:
+        bundle = given.folder / "current" / "bundle"
+        start = [sys.executable, "-m", "splitdeploy", "run", str(bundle)]
+        words = [*start, *(str(word) for word in service["arguments"])]
+        service = Service.read({**service, "words": words}, given.folder)
+    version, record = check_version(str(request["version"])), _document(request["record"])
+    health_s = float(request["health_s"])
+    return Installation(given.folder).activate(version, record, service, health_s)
+
+
+def _rollback(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:
+    from splitdeploy.edge_runtime.installation import Installation
+
+    return Installation(given.folder).rollback(float(_document(_request())["health_s"]))
+
+
+def _status(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:
+    from splitdeploy.edge_runtime.installation import Installation
+
+    return Installation(given.folder).status()
+
+
+def _reaches(_: argparse.Namespace, __: _Answers) -> dict[str, Any]:
+    """Whether this device can open a connection to a server."""
+    import socket
+
+    request = _document(_request())
+    try:
+        with socket.create_connection((str(request["host"]), int(request["port"])), 5.0):
+            return {"reached": True, "why": ""}
+    except OSError as error:
+        return {"reached": False, "why": str(error)}
+
+
 _VERBS: dict[str, Callable[[argparse.Namespace, _Answers], dict[str, Any]]] = {
     "inventory": _inventory,
     "accept": _accept,
     "tidy": _tidy,
     "measure": _measure,
     "forget-job": _forget_job,
+    "all-there": _all_there,
+    "hold": _hold,
+    "self-test": _self_test,
+    "activate": _activate,
+    "rollback": _rollback,
+    "status": _status,
+    "reaches": _reaches,
 }
 
 
@@ -95,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1  # the link is cut: what is finished is kept
         except (SplitdeployError, OSError) as error:
             return _tell_error(answers, error)
+        except (KeyError, TypeError, ValueError) as error:
+            return _tell_error(answers, WireError(f"a request lacks something: {error!r}"))
     return 0
 
 
@@ -126,6 +195,12 @@ def _request() -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise WireError(f"expected a request as JSON ({type(error).__name__})") from error
+
+
+def _document(request: Any) -> dict[str, Any]:
+    if not isinstance(request, dict):
+        raise WireError(f"expected an object, got {type(request).__name__}")
+    return request
 
 
 def _files(request: Any) -> list[Sent]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from splitdeploy.profiles.errors import UsageError
+from splitdeploy.edge_runtime.device_state import read_state
 
 
 def conditions(root: Path = Path("/")) -> dict[str, Any]:
-    """What can be told right now; what the device does not tell is null.
+    """What can be told right now; what the device does not tell is null or left out.
 
     Args:
         root: Of the file system.
@@ -20,28 +18,14 @@ def conditions(root: Path = Path("/")) -> dict[str, Any]:
     Returns:
         Names and values that JSON can hold.
     """
+    state = read_state(root)
+    clocks = {clock.name: clock.now_mhz for clock in state.clocks if clock.now_mhz is not None}
     return {
-        "board": None,
+        "board": None if state.board is None else state.board.model,
+        "jetpack": None if state.board is None else state.board.jetpack,
         "machine": platform.machine(),
-        "power_mode": None,
-        "clocks_mhz": {},
-        "temperatures_c": {},
+        "power_mode": state.power_mode,
+        "clocks_mhz": clocks,
+        "clocks_locked": state.to_json()["locked"],
+        "temperatures_c": dict(state.temperatures_c),
     }
-
-
-@contextlib.contextmanager
-def in_power_mode(name: str | None) -> Iterator[None]:
-    """Measure in a power mode, and restore the one that was.
-
-    Args:
-        name: By name; None leaves it as it is.
-
-    Yields:
-        While it is set.
-
-    Raises:
-        UsageError: This device's mode cannot be set.
-    """
-    if name is not None:
-        raise UsageError(f"the power mode {name!r} cannot be set on this device: leave it out")
-    yield

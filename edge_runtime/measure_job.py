@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from splitdeploy.edge_runtime.conditions import conditions, in_power_mode
-from splitdeploy.edge_runtime.head_energy import measure_energy
+from splitdeploy.edge_runtime.conditions import conditions
+from splitdeploy.edge_runtime.head_energy import EnergyGauge, energy_gauge
 from splitdeploy.edge_runtime.head_opener import open_for_measuring
 from splitdeploy.edge_runtime.locked import locked
+from splitdeploy.edge_runtime.power_mode import power_mode
 from splitdeploy.edge_runtime.received import Sent
 from splitdeploy.edge_runtime.seeded import seeded_feeds
 from splitdeploy.edge_runtime.timing import time_session
@@ -168,13 +169,14 @@ def measure_heads(folder: Path, tell: Tell, *, fresh: bool = False) -> int:
             for stale in results.glob("*.json"):
                 stale.unlink()
         measured = 0
-        with in_power_mode(job.settings.power_mode):
+        settings = job.settings
+        with power_mode(settings.power_mode), energy_gauge(settings.energy_s) as gauge:
             tell("conditions", {"device": conditions()})
             for place, name in enumerate(job.names):
                 kept = _finished(results / f"{place:04d}.json", job.key(place))
                 if kept is None:
                     tell("begin", {"name": name})
-                    found = _measured(folder, job, place)
+                    found = _measured(folder, job, place, gauge)
                     measured += 1
                     if found["error"] is None:
                         write_atomically(results / f"{place:04d}.json", json.dumps(found))
@@ -192,7 +194,7 @@ def _finished(path: Path, key: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("key") == key else None
 
 
-def _measured(folder: Path, job: HeadJob, place: int) -> dict[str, Any]:
+def _measured(folder: Path, job: HeadJob, place: int, gauge: EnergyGauge) -> dict[str, Any]:
     """The result of one head; where it fails, why."""
     found: dict[str, Any] = {"key": job.key(place), "error": None, "before": conditions()}
     settings = job.settings
@@ -211,7 +213,7 @@ def _measured(folder: Path, job: HeadJob, place: int) -> dict[str, Any]:
             found["latency"] = asdict(time_s)
             found["backend"] = opened.backend
             found["notes"] = list(opened.notes)
-            found["energy"] = measure_energy(opened.session, feeds, settings.energy_s)
+            found["energy"] = gauge.measure(opened.session, feeds)
     except SplitdeployError as error:
         found["error"] = str(error)
     found["after"] = conditions()

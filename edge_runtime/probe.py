@@ -4,6 +4,7 @@ Runs on any Python from 3.6 on: a device with an old one is to be told what it l
 """
 
 import importlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -20,11 +21,15 @@ PACKAGES = ("splitdeploy", "numpy", "onnxruntime", "tensorrt", "pycuda", "triton
 def version_of(package: str) -> Any:
     """Its version, None where it is not there, the complaint where it does not start."""
     try:
-        module = importlib.import_module(package)
-    except ImportError as error:
-        if getattr(error, "name", None) == package:
+        if importlib.util.find_spec(package) is None:
             return None
-        return "does not start: " + str(error)
+        from importlib import metadata
+
+        return metadata.version(package)
+    except Exception:
+        pass  # an old Python, or a package under another name: onnxruntime-gpu
+    try:
+        module = importlib.import_module(package)
     except Exception as error:
         return "does not start: " + str(error)
     return str(getattr(module, "__version__", "there"))

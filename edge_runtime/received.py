@@ -111,19 +111,33 @@ def accept(folder: Path, wanted: Sequence[Sent]) -> list[str]:
     return damaged
 
 
-def forget_others(folder: Path, wanted: Sequence[Sent]) -> None:
+def all_there(folder: Path, wanted: Sequence[Sent]) -> bool:
+    """Whether every file is there and whole; nothing is made or changed.
+
+    Args:
+        folder: Which.
+        wanted: The files.
+
+    Returns:
+        Whether they are.
+    """
+    return all(_is(folder / file.name, file) for file in wanted)
+
+
+def forget_others(folder: Path, wanted: Sequence[Sent], made_here: str = "engines") -> None:
     """Take away whatever else lies in the folder: parts of other contents, files of before.
 
     Args:
         folder: That the files came into.
         wanted: The files that stay.
+        made_here: The name of a folder that stays too: what was built here took long.
     """
     kept = {folder / file.name for file in wanted}
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):  # it holds something that stays
                 path.rmdir()
-        elif path not in kept:
+        elif path not in kept and made_here not in path.relative_to(folder).parts:
             path.unlink()
 
 

@@ -22,7 +22,7 @@ from splitdeploy.partitioner.places import find_places, is_remote
 from splitdeploy.partitioner.plan import Plan, make_plan
 from splitdeploy.partitioner.progress import Reporter, Silent
 from splitdeploy.partitioner.recommend import judge, recommend
-from splitdeploy.partitioner.remote.profile import reach
+from splitdeploy.partitioner.remote.reach import reach
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.run_folder import check_writable, whole_or_nothing
 from splitdeploy.partitioner.source import source_to_json

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -45,9 +47,6 @@ class Sshd:
         """End every connection, as a network that goes away would, at once."""
         for child in children(self.process.pid):
             with contextlib.suppress(ProcessLookupError):
-                import os
-                import signal
-
                 os.kill(child, signal.SIGKILL)
 
 
@@ -89,12 +88,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_sshd(folder: Path, *, path: str | None = None) -> Iterator[Sshd]:
-    """A server as the user that runs the test.
+def running_sshd(folder: Path, **environment: str) -> Iterator[Sshd]:
+    """A server as the user that runs the test, whose home on the "device" is an empty folder.
 
     Args:
-        folder: For its keys and its log.
-        path: The ``PATH`` that commands get; None for the server's own.
+        folder: For its keys, its log, and ``home``.
+        environment: What commands get besides: ``PATH``.
     """
     program = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/sbin")
     if program is None or shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
@@ -105,12 +104,14 @@ def running_sshd(folder: Path, *, path: str | None = None) -> Iterator[Sshd]:
     (folder / "authorized_keys").write_text(key)
     port = free_port()
     (folder / "known_hosts").write_text(f"[{HOST}]:{port} {host_key}")
+    (folder / "home").mkdir()
+    set_to = {"HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", **environment}
     config = folder / "sshd_config"
     config.write_text(
         f"ListenAddress {HOST}\nPort {port}\nHostKey {folder}/host_key\nPidFile none\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
-        + (f"SetEnv PATH={path}\n" if path else "")
+        + f"SetEnv {' '.join(f'{key}={value}' for key, value in set_to.items())}\n"
     )
     if program == "/usr/sbin/sshd":
         Path("/run/sshd").mkdir(exist_ok=True)

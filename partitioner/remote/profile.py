@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,54 +15,14 @@ from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.remote.address import parse_address
 from splitdeploy.partitioner.remote.board import Board, Facts
 from splitdeploy.partitioner.remote.job import JobFiles, write_job
-from splitdeploy.partitioner.remote.options import RemoteOptions
+from splitdeploy.partitioner.remote.reach import folder_on, reach
 from splitdeploy.partitioner.remote.results import side_of
-from splitdeploy.partitioner.remote.ssh import Connection
 from splitdeploy.partitioner.remote.transfer import send
-from splitdeploy.profiles.errors import RemoteError, UsageError
+from splitdeploy.profiles.errors import RemoteError
 from splitdeploy.profiles.report import CutReport
 from splitdeploy.profiles.store import write_atomically
 
 _SKEW_TOLD_S = 1.0
-
-
-@contextmanager
-def reach(device: str, options: RemoteOptions) -> Iterator[tuple[Board, Facts]]:
-    """Connect to a device and see what it has.
-
-    Args:
-        device: Its address.
-        options: How it is reached.
-
-    Yields:
-        The device, and what it has.
-    """
-    with Connection(parse_address(device), config=options.ssh_config) as connection:
-        board = Board(connection, options.python)
-        yield board, board.check()
-
-
-def folder_on(facts: Facts, options: RemoteOptions) -> str:
-    """Where files go on a device.
-
-    Args:
-        facts: What it has.
-        options: With the folder that was asked for.
-
-    Returns:
-        Its path in full.
-
-    Raises:
-        UsageError: That is none.
-    """
-    folder = options.folder
-    if folder == "~" or folder.startswith("~/"):
-        folder = facts.home + folder[1:]
-    if not folder.startswith("/") or ".." in folder.split("/") or "\n" in folder:
-        raise UsageError(
-            f"expected a folder of the device as /path/to/it or ~/path, got {options.folder!r}"
-        )
-    return folder.rstrip("/") or "/"
 
 
 def measure_remotely(
