@@ -78,7 +78,7 @@ def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts
         write_model(aside / "triton" / served, served, aside / "tail.onnx", _specs(halves.tail))
         manifest = _manifest(aside, halves, facts, served)
         write_atomically(aside / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-        _take_place(aside, folder)
+        take_place(aside, folder)
     except OSError as error:
         raise OutputError(
             f"cannot write the bundle {folder}: {error.strerror or error}; free space there or "
@@ -89,8 +89,13 @@ def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts
     return folder
 
 
-def _take_place(fresh: Path, folder: Path) -> None:
-    """Give a finished bundle its name; an interrupt leaves either the old one or the new one."""
+def take_place(fresh: Path, folder: Path) -> None:
+    """Give a finished bundle its name; an interrupt leaves either the old one or the new one.
+
+    Args:
+        fresh: The finished bundle, beside the place that it goes to.
+        folder: Its name; what is there is removed.
+    """
     old = folder.with_name(f".{folder.name}.old")
     if old.is_dir() and not folder.exists():
         old.replace(folder)  # a run that was killed between the two renames

@@ -33,7 +33,7 @@ class Faults:
     shape_false: bool = False
     allocations: int | None = None  # how many succeed before memory runs out
     launch: bool = False  # waiting for the stream finds a failed kernel
-    log_tactics: bool = True
+    interrupt: bool = False  # Ctrl-C in the middle of a build
 
 
 class Machine:

@@ -12,6 +12,7 @@ import functools
 import inspect
 import json
 import keyword
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -225,6 +226,8 @@ class _Builder(_Behaviour):
         return self.trt.IOptimizationProfile()
 
     def build_serialized_network(self, network: Any, config: Any) -> Any:
+        if self.machine.faults.interrupt:
+            signal.raise_signal(signal.SIGINT)
         self._monitor(config._do.progress_monitor)
         fault, error = self.machine.faults.build, self.trt.ILogger.ERROR
         if fault == "raises":

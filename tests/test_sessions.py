@@ -10,10 +10,14 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from tensorrt_fakes import VERSIONS, install
 from torch import Tensor, nn
 
+from splitdeploy.edge_runtime.engine_builder import EngineSettings, Route, build_plan
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.edge_runtime.session import FREE, Session
+from splitdeploy.edge_runtime.tensorrt_api import load_tensorrt, types_strongly
+from splitdeploy.edge_runtime.tensorrt_session import TensorRtSession
 from splitdeploy.partitioner.torch_session import TorchSession
 from splitdeploy.profiles.cut import TensorSpec
 from splitdeploy.profiles.errors import SessionError
@@ -40,13 +44,29 @@ def graph(path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=["onnxruntime", "torch"])
-def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Session]:
+def engine(onnx_file: Path, max_batch: int) -> TensorRtSession:
+    """Of a stand-in for TensorRT: nothing here ran on a GPU."""
+    trt = load_tensorrt()
+    route = Route(onnx_file, types_strongly(trt), ())
+    return TensorRtSession(build_plan(trt, route, EngineSettings(max_batch=max_batch)).plan)
+
+
+@pytest.fixture(
+    params=["onnxruntime", "torch", *(f"tensorrt {version}" for version in VERSIONS),
+            "tensorrt 10.3.0 in parts"],
+)  # fmt: skip
+def session(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Session]:
     onnx_file = graph(tmp_path / "product.onnx")
-    made = {
-        "onnxruntime": lambda: OnnxRuntimeSession(onnx_file),
-        "torch": lambda: TorchSession(Product(), [X], [Y]),
-    }[request.param]()
+    kind, _, version = request.param.partition(" ")
+    if kind == "tensorrt":
+        install(monkeypatch, version.removesuffix(" in parts"))
+        made: Session = engine(onnx_file, 2 if "parts" in version else 8)
+    elif kind == "torch":
+        made = TorchSession(Product(), [X], [Y])
+    else:
+        made = OnnxRuntimeSession(onnx_file)
     with made:
         yield made
 

@@ -203,6 +203,16 @@ def test_progress_comes_from_tensorrt_where_it_tells(machine: Machine, tmp_path:
     assert seen[-1].basis in {"the last build of this head", "TensorRT's own steps"}
 
 
+def test_ctrl_c_ends_a_build(machine: Machine, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "b")
+    machine.faults.interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(bundle, FP32, root=tmp_path)
+    assert not (bundle.folder / "engines").exists() and machine.stack == []
+    # Where TensorRT asks, it is told to stop.
+    assert machine.called("going on") in ([], [(False,), (False,)])
+
+
 def test_settings_that_cannot_be_meant(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b")
     for settings, expected in (

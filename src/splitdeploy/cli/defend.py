@@ -100,6 +100,7 @@ _UNKNOWN = "-"
     metavar="BUNDLE",
     help="Where the defended bundle goes; by default it takes the place of BUNDLE.",
 )
+@shared.head_options
 @click.option("--model", "model_file", metavar="FILE", help="Where the model's file lies now.")
 @click.option("--weights", metavar="FILE", help="Where its weights' file lies now.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all randomness here.")
@@ -119,8 +120,10 @@ def command(bundle: Path, **given: Any) -> None:
     budget_s = parse_time_s(given["attack_budget"])
     from splitdeploy.partitioner.defend import defend
     from splitdeploy.partitioner.defend_report import DefendOptions, report_to_json
+    from splitdeploy.partitioner.head_variants import check_head_precisions
     from splitdeploy.partitioner.progress import bars
 
+    check_head_precisions(given["head_precision"])
     options = DefendOptions(
         target=given["target"],
         form=given["defence"],
@@ -140,13 +143,14 @@ def command(bundle: Path, **given: Any) -> None:
     )
     with bars(quiet=given["quiet"]) as reporter:
         report = defend(bundle, options, out=given["out"], reporter=reporter)
+        heads = shared.add_heads(report.bundle, given, reporter) if report.bundle else []
     if given["form"] == "json":
         click.echo(json.dumps(report_to_json(report), indent=2))
     elif given["form"] == "csv":
         print_csv(*_exactly(report))
     else:
         _show(report, markdown=given["form"] == "md")
-    for note in report.notes:
+    for note in (*report.notes, *heads):
         click.echo(note, err=True)
     if report.bundle is not None:
         click.echo(f"defended bundle: {report.bundle}", err=True)

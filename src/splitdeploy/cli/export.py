@@ -37,6 +37,7 @@ from splitdeploy.profiles.units import format_size
     help="Also write what a device needs: the head and the manifest.",
 )
 @click.option("--local-tail", is_flag=True, help="Put the tail into the device's part too.")
+@shared.head_options
 @shared.model_options
 @shared.image_options
 @shared.verbosity_options
@@ -62,6 +63,9 @@ def command(
         raise UnknownNameError("precision", precision, PRECISIONS)
     if "," in cut or cut in {"all", "block", "layer", "op"}:
         raise UsageError(f"expected the name of one cut, got {cut!r} (see: splitdeploy cuts MODEL)")
+    from splitdeploy.partitioner.head_variants import check_head_precisions
+
+    check_head_precisions(given["head_precision"])
     if local_tail and edge_part is None:
         raise UsageError("--local-tail is for the device's part: give its place with --edge-part")
     from splitdeploy.edge_runtime.bundle import read_bundle
@@ -84,6 +88,7 @@ def command(
             seed=given["seed"],
             reporter=reporter,
         )
+        heads = shared.add_heads(out, given, reporter)
         if edge_part is not None:
             copy_edge_part(read_bundle(out), edge_part, local_tail=local_tail)
     click.echo(out)
@@ -95,5 +100,5 @@ def command(
         f"output equals the whole model to {error:.1e}",
         err=True,
     )
-    for line in found.told():
+    for line in [*found.told(), *heads]:
         click.echo(line, err=True)

@@ -21,6 +21,7 @@ from splitdeploy.profiles.units import (
 
 if TYPE_CHECKING:
     from splitdeploy.partitioner.lent import Lent
+    from splitdeploy.partitioner.progress import Reporter
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -71,6 +72,13 @@ image_options = _all(
                  help="Pictures to verify on and to attack."),
     click.option("--image-count", type=click.IntRange(1), default=4, show_default=True,
                  help="How many of them."),
+)  # fmt: skip
+
+head_options = _all(
+    click.option("--head-precision", multiple=True, metavar="NAME",
+                 help="Also a head that computes in fp16 or int8, for engines; may be repeated."),
+    click.option("--few-images", is_flag=True,
+                 help="Calibrate an int8 head even on fewer than 32 pictures."),
 )  # fmt: skip
 
 labels_option = click.option(
@@ -130,6 +138,32 @@ def given_network(given: Mapping[str, Any]) -> NetworkProfile | None:
         rtt_s=parse_time_s(rtt, zero=True) if rtt else base.rtt_s,
         source="given",
     )
+
+
+def add_heads(bundle: Path, given: Mapping[str, Any], reporter: Reporter) -> list[str]:
+    """Put the heads into a bundle that ``head_options`` ask for.
+
+    Args:
+        bundle: Its folder.
+        given: With ``head_precision``, ``few_images``, ``images`` and ``seed``.
+        reporter: Told as it goes.
+
+    Returns:
+        A line for each.
+    """
+    if not given["head_precision"]:
+        return []
+    from splitdeploy.partitioner.head_variants import add_head_variants
+
+    made = add_head_variants(
+        bundle,
+        given["head_precision"],
+        images=given_images(given["images"]),
+        seed=given["seed"],
+        few_images=given["few_images"],
+        reporter=reporter,
+    )
+    return [variant.told() for variant in made]
 
 
 def given_constraints(given: Mapping[str, Any]) -> Constraints:
