@@ -195,6 +195,23 @@ def predict(server: Server, rate_per_s: float, *, arrivals: int = _ARRIVALS, see
     )
 
 
+def responses(server: Server, came: Sequence[float]) -> list[float]:
+    """Response times of requests that come at given moments, to an idle server at first.
+
+    Args:
+        server: The queue.
+        came: When each came, in order, in seconds.
+
+    Returns:
+        From its arrival to its answer, in the order of arrival.
+
+    Raises:
+        UsageError: A number of ``server`` is out of its range.
+    """  # noqa: DOC502
+    server.check()
+    return _serve(server, came)[0]
+
+
 def _serve(server: Server, came: Sequence[float]) -> tuple[list[float], int, float, float]:
     """Response times in the order of arrival, batches, the workers' busy time, and the end."""
     times = [0.0, *(server.time(size) for size in range(1, server.max_batch + 1))]

@@ -16,6 +16,7 @@ from splitdeploy.cloud_runtime.capacity import (
     Server,
     fit_batch_time,
     predict,
+    responses,
     servers_needed,
 )
 from splitdeploy.profiles.errors import UsageError
@@ -91,6 +92,13 @@ def test_batches_are_as_the_embedded_chain_says(most: int, load: float) -> None:
     rate = load * server.saturation_per_s
     found = predict(server, rate)
     assert found.mean_s == pytest.approx(exact_mean_s(server.time, most, rate), rel=0.03)
+
+
+def test_three_requests_by_hand() -> None:
+    server = replace(BATCHED, max_batch=2, overhead_s=0.001)
+    assert responses(server, [0.0, 0.001, 0.002]) == pytest.approx([0.011, 0.022, 0.021])
+    both = replace(server, workers=2)  # the second worker takes the second request at once
+    assert responses(both, [0.0, 0.001, 0.002]) == pytest.approx([0.011, 0.011, 0.019])
 
 
 def test_batching_lets_a_server_bear_more() -> None:
