@@ -40,9 +40,6 @@ def find_places(
 
     Returns:
         Both places.
-
-    Raises:
-        UsageError: Energy is to be minimised, and the device's could not be measured.
     """
     local = None
     if LOCAL in {options.device, options.cloud}:
@@ -54,14 +51,23 @@ def find_places(
         cloud = find_device(options.cloud)
     if is_remote(options.device):
         edge = measure_remotely(plan, rows, options, state, reporter)
-        _check_energy(edge, options)
+        check_energy(edge, options)
         return Places(edge, cloud)
     if local is not None and options.device == LOCAL:
         return Places(local.heads(options.precision), cloud)
     return Places(find_device(options.device), cloud)
 
 
-def _check_energy(edge: MeasuredSide, options: ProfileOptions) -> None:
+def check_energy(edge: MeasuredSide, options: ProfileOptions) -> None:
+    """Refuse to minimise energy that could not be measured.
+
+    Args:
+        edge: As it was measured.
+        options: Of the sweep.
+
+    Raises:
+        UsageError: Energy is to be minimised, and there are no figures.
+    """
     if options.objective.name == "energy" and not edge.joules:
         raise UsageError(
             f"the objective energy needs a device whose power is known: {edge.note}; take another "
