@@ -80,6 +80,13 @@ def serving(folder: Path) -> Iterator[Server]:
         server.kill()
 
 
+@pytest.fixture(scope="module")
+def steady(folder: Path) -> Iterator[Server]:
+    """For the tests that leave it as they found it."""
+    with serving(folder) as server:
+        yield server
+
+
 def client(folder: Path, address: str, fallback: str, **settings: Any) -> SplitClient:
     chosen: dict[str, Any] = {
         "deadline_s": DEADLINE_S, "threads": 1, "fallback": fallback,
@@ -164,24 +171,25 @@ def test_the_server_is_killed_and_started_again(folder: Path, fallback: str) -> 
         stream.take(10)
         server.start(server.port)
         stream.until("cloud")
+        stream.take(5)  # the next few may have been decided before that answer came
         assert {answer.answered_by for answer in stream.take(10)} == {"cloud"}
         stream.finish()
 
 
 @pytest.mark.parametrize("fallback", FALLBACKS)
-def test_the_server_is_stopped_and_goes_on(folder: Path, fallback: str) -> None:
+def test_the_server_is_stopped_and_goes_on(folder: Path, steady: Server, fallback: str) -> None:
     with (
-        serving(folder) as server,
-        client(folder, server.address, fallback) as split,
+        client(folder, steady.address, fallback) as split,
     ):
-        stream = Stream(split, fallback, 0.5)
+        stream = Stream(split, fallback, 1.0)
         stream.take(20)
-        server.signal(signal.SIGSTOP)
+        steady.signal(signal.SIGSTOP)
         stream.until(instead(fallback))
         kinds = {answer.kind for answer in stream.take(20) if answer.answered_by != "cloud"}
         assert kinds <= {"deadline", "open", "unavailable"}
-        server.signal(signal.SIGCONT)
+        steady.signal(signal.SIGCONT)
         stream.until("cloud")
+        stream.take(5)  # the next few may have been decided before that answer came
         assert {answer.answered_by for answer in stream.take(10)} == {"cloud"}
         stream.finish()
 
@@ -189,13 +197,14 @@ def test_the_server_is_stopped_and_goes_on(folder: Path, fallback: str) -> None:
 @pytest.mark.parametrize(
     ("broken", "fallback"), [("cut", "local"), ("cut", "refuse"), ("silence", "local")]
 )
-def test_the_link_breaks_and_is_mended(folder: Path, fallback: str, broken: str) -> None:
+def test_the_link_breaks_and_is_mended(
+    folder: Path, steady: Server, fallback: str, broken: str
+) -> None:
     with (
-        serving(folder) as server,
-        tcp_proxy(server.port) as proxy,
+        tcp_proxy(steady.port) as proxy,
         client(folder, proxy.address, fallback) as split,
     ):
-        stream = Stream(split, fallback, 0.5)
+        stream = Stream(split, fallback, 1.0)
         stream.take(20)
         for _ in range(2):
             getattr(proxy, broken)()
@@ -207,14 +216,13 @@ def test_the_link_breaks_and_is_mended(folder: Path, fallback: str, broken: str)
         stream.finish()
 
 
-def test_the_link_becomes_too_slow_for_the_deadline(folder: Path) -> None:
+def test_the_link_becomes_too_slow_for_the_deadline(folder: Path, steady: Server) -> None:
     fallback = "local"
     with (
-        serving(folder) as server,
-        tcp_proxy(server.port) as proxy,
+        tcp_proxy(steady.port) as proxy,
         client(folder, proxy.address, fallback) as split,
     ):
-        stream = Stream(split, fallback, 0.5)
+        stream = Stream(split, fallback, 1.0)
         stream.take(20)
         proxy.throttle(8 * 300.0)  # a payload of 768 bytes takes longer than two seconds
         stream.until(instead(fallback))
@@ -232,7 +240,7 @@ def test_a_server_slower_than_the_deadline(folder: Path, fallback: str) -> None:
         odd_server(always=late(5.0)) as odd,
         client(folder, odd.address, fallback) as split,
     ):
-        stream = Stream(split, fallback, 0.3)
+        stream = Stream(split, fallback, 1.0)
         assert {answer.answered_by for answer in stream.take(12)} == {instead(fallback)}
         stream.finish()
         # Left alone in between: not every picture was sent.
@@ -270,14 +278,14 @@ def test_single_requests_through_an_outage(folder: Path) -> None:
         assert (stats.sent, stats.answered_by_cloud, stats.answered_locally) == (35, 5, 30)
 
 
-def test_a_pause_at_the_worst_moment(folder: Path) -> None:
+def test_a_pause_at_the_worst_moment(folder: Path, steady: Server) -> None:
     """The server stops again and again, each time for less than a deadline: nobody notices."""
-    with serving(folder) as server, client(folder, server.address, "refuse", retries=0) as split:
+    with client(folder, steady.address, "refuse", retries=0) as split:
         stream = Stream(split, "refuse")
         for _ in range(4):
             stream.take(5)
-            server.signal(signal.SIGSTOP)
+            steady.signal(signal.SIGSTOP)
             time.sleep(0.2)
-            server.signal(signal.SIGCONT)
+            steady.signal(signal.SIGCONT)
         assert {answer.answered_by for answer in stream.answers} == {"cloud"}
         stream.finish()
