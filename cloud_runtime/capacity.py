@@ -255,7 +255,7 @@ def servers_needed(
     server: Server,
     *,
     target_p95_s: float,
-    max_utilisation: float = 1.0,
+    max_load: float = 1.0,
 ) -> Plan:
     """The fewest servers with which 95 % of the answers are there in time.
 
@@ -264,8 +264,9 @@ def servers_needed(
         requests_per_s: That each of them sends.
         server: Each server, as a queue.
         target_p95_s: From a request's arrival at the server to its answer; the network is extra.
-        max_utilisation: Leave each server idle for the rest of the time: room for bursts, and for
-            the share of a server that fails.
+        max_load: The share of its saturation that a server may get; the rest is room for bursts
+            and for the share of a server that fails. A server that batches is busy long before it
+            saturates, since batches grow with the load: its utilisation would be no measure.
 
     Returns:
         The plan.
@@ -275,10 +276,10 @@ def servers_needed(
     """
     server.check()
     rate = edges * requests_per_s
-    if edges < 1 or not 0 < requests_per_s < float("inf") or not 0 < max_utilisation <= 1:
+    if edges < 1 or not 0 < requests_per_s < float("inf") or not 0 < max_load <= 1:
         raise UsageError(
-            f"expected edges and requests above 0 and a utilisation of at most 1, got {edges}, "
-            f"{requests_per_s:g} and {max_utilisation:g}"
+            f"expected edges and requests above 0 and a load of at most 1, got {edges}, "
+            f"{requests_per_s:g} and {max_load:g}"
         )
     if target_p95_s <= server.alone_s:
         raise UsageError(
@@ -287,11 +288,11 @@ def servers_needed(
         )
 
     def enough(count: int) -> Load | None:
-        if rate / count >= server.saturation_per_s:
+        load = rate / count / server.saturation_per_s
+        if load > max_load or load >= 1:
             return None
-        load = predict(server, rate / count)
-        fits = load.p95_s <= target_p95_s and load.utilisation <= max_utilisation
-        return load if fits else None
+        found = predict(server, rate / count)
+        return found if found.p95_s <= target_p95_s else None
 
     few, many = 0, 1
     while (load := enough(many)) is None:

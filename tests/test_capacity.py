@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,8 +155,8 @@ def test_one_server_less_would_not_do(edges: int, rate: float, target_s: float) 
 
 def test_room_that_is_asked_for_is_left() -> None:
     tight = servers_needed(1000, 5, BATCHED, target_p95_s=1.0)
-    roomy = servers_needed(1000, 5, BATCHED, target_p95_s=1.0, max_utilisation=0.6)
-    assert tight.servers < roomy.servers and roomy.each.utilisation <= 0.6
+    roomy = servers_needed(1000, 5, BATCHED, target_p95_s=1.0, max_load=0.6)
+    assert tight.servers < roomy.servers and roomy.each.rate_per_s <= 0.6 * BATCHED.saturation_per_s
 
 
 @pytest.mark.parametrize(
@@ -178,3 +180,13 @@ def test_room_that_is_asked_for_is_left() -> None:
 def test_what_cannot_be_meant_is_refused(call: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         call()
+
+
+def test_the_worked_example_says_what_the_document_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "scaling.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    exec(found[1], {})
+    assert capsys.readouterr().out == found[2]
