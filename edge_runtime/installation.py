@@ -169,11 +169,11 @@ class Installation:
         try:
             return self._manager.start(service, health_s)
         except SplitdeployError as error:
-            self._restore(before, earlier, service)
-            left = f"version {before} runs again" if before else "nothing runs"
+            left = self._restore(before, earlier, service)
             raise OutputError(f"{error}; {left}") from error
 
-    def _restore(self, before: str | None, earlier: str | None, service: Service) -> None:
+    def _restore(self, before: str | None, earlier: str | None, service: Service) -> str:
+        """Undo a switch whose service does not stay up; what runs then, in words."""
         for link, version in ((CURRENT, before), (PREVIOUS, earlier)):
             if version is None:
                 (self.folder / link).unlink(missing_ok=True)
@@ -182,8 +182,14 @@ class Installation:
         old = None if before is None else self._service(before)
         if old is None or old.name != service.name or old.scope != service.scope:
             self._manager.remove(service)
-        if old is not None:
-            self._manager.start(old, 0.0)
+        if before is None:
+            return "nothing is current"
+        try:
+            if old is not None:
+                self._manager.start(old, 0.0)
+        except OutputError as error:
+            return f"version {before} is current again, but does not start either: {error}"
+        return f"version {before} is current again"
 
     def _settle(self, arrived: Path, place: Path) -> None:
         """Move a version to its place; one of the same name was damaged, or it had not come."""

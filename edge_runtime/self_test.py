@@ -46,7 +46,7 @@ def write_recorded(
     """
     groups = {"feeds": feeds, "outputs": outputs, "results": results}
     names = {group: list(values) for group, values in groups.items()}
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{group}{place}": value
         for group, values in groups.items()
         for place, value in enumerate(values.values())

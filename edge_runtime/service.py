@@ -195,11 +195,13 @@ class ServiceManager:
             return "unknown"
 
     def remove(self, service: Service) -> None:
-        """Stop it and take its unit away; what is not there is left so.
+        """Stop it and take its unit away; what is not there, or another's, is left so.
 
         Args:
             service: Which.
         """
+        if not self._is_ours(service):
+            return
         with contextlib.suppress(OutputError):
             self._systemctl(service, "disable", "--now", service.unit)
         self._unlink(service)
@@ -214,12 +216,10 @@ class ServiceManager:
 
     def _write(self, service: Service) -> None:
         place, text = unit_path(service), service.text()
-        if place.is_file():
-            head = place.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
-            if head != text.partition("\n")[0]:
-                raise OutputError(
-                    f"{place} is not the unit of {service.folder}: name another with --service"
-                )
+        if place.exists() and not self._is_ours(service):
+            raise OutputError(
+                f"{place} is not the unit of {service.folder}: name another with --service"
+            )
         if service.scope == "user" or os.geteuid() == 0:
             place.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(place, text)
@@ -228,6 +228,14 @@ class ServiceManager:
         write_atomically(aside, text)
         self._run(["sudo", "-n", "install", "-m", "644", str(aside), str(place)])
         aside.unlink()
+
+    def _is_ours(self, service: Service) -> bool:
+        """Whether its unit is there and was written for its folder."""
+        try:
+            found = unit_path(service).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return found.partition("\n")[0] == service.text().partition("\n")[0]
 
     def _unlink(self, service: Service) -> None:
         place = unit_path(service)
