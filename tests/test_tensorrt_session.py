@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from pycuda_fakes import COMPUTE_MS, COPY_MS, Machine
 from tensorrt_cases import head_graph, make_bundle
@@ -14,7 +15,12 @@ from tensorrt_fakes import VERSIONS, install, uninstall
 from splitdeploy.edge_runtime.bundle import Bundle
 from splitdeploy.edge_runtime.engine_builder import EngineSettings
 from splitdeploy.edge_runtime.engine_cache import build_engine
-from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
+from splitdeploy.edge_runtime.onnxruntime_session import (
+    CPU,
+    CUDA,
+    OnnxRuntimeSession,
+    pick_providers,
+)
 from splitdeploy.edge_runtime.open_head import open_head
 from splitdeploy.edge_runtime.opened import OpenedBundle
 from splitdeploy.edge_runtime.session import FREE, StageTimes
@@ -197,6 +203,24 @@ def test_an_engine_that_does_not_open_is_passed_over(machine: Machine, tmp_path:
     machine.faults.deserialize_none = True
     with open_head(bundle, root=tmp_path) as session:
         assert session.name == "onnxruntime (CPU)" and "does not take the plan" in session.note
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider:UserWarning")
+def test_the_provider_is_the_one_in_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """CUDA's provider is tried where it is built in; where it does not start, that is told."""
+    bundle = make_bundle(tmp_path / "b")
+    assert pick_providers() == (CPU,)
+    with OnnxRuntimeSession(bundle.head) as session:
+        assert session.providers == (CPU,) and session.provider == "CPU"
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    assert pick_providers() == (CUDA, CPU)
+    with open_head(bundle, "onnxruntime") as session:
+        assert session.name == "onnxruntime (CPU)"
+        assert "execution provider CUDAExecutionProvider could not be started" in session.note
+    with pytest.raises(SessionError, match="CUDAExecutionProvider could not be started"):
+        open_head(bundle, "onnxruntime", providers=(CUDA, CPU))
+    with pytest.raises(SessionError, match="TensorrtExecutionProvider is not in this onnxruntime"):
+        open_head(bundle, "onnxruntime", providers=("TensorrtExecutionProvider",))
 
 
 def test_without_tensorrt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
