@@ -10,11 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from splitdeploy.edge_runtime.answers import Answer, ClientStats
+from splitdeploy.edge_runtime.bandwidth import Uplink
 from splitdeploy.edge_runtime.bundle import Bundle, read_bundle
 from splitdeploy.edge_runtime.client import SplitClient
 from splitdeploy.edge_runtime.cut_chooser import CutChooser, CutCost
@@ -70,6 +72,17 @@ class AdaptiveClient:
             raise
 
     @property
+    def bundle(self) -> Bundle:
+        """That of the first cut; the results are the same for all."""
+        return self.clients[0].bundle
+
+    @property
+    def uplink(self) -> Uplink | None:
+        """What the traffic of any cut told last; None before it tells anything."""
+        known = [found for found in (client.uplink for client in self.clients) if found]
+        return min(known, key=lambda one: (one.bps is None, one.age_s), default=None)
+
+    @property
     def cut(self) -> str:
         """The cut that the next picture goes through."""
         return self._chooser.cuts[self._chooser.current].name
@@ -108,7 +121,7 @@ class AdaptiveClient:
         index = 0
         while not source.ended:
             place = self._place()
-            run = source.while_(lambda place=place: self._place() == place)
+            run = source.while_(partial(self._still, place))
             for answer in self.clients[place].stream(run, deadline_s=deadline_s):
                 self._learn(place, answer)
                 yield replace(answer, index=index)
@@ -148,6 +161,9 @@ class AdaptiveClient:
                 return current
             self._heard_s = now_s
             return self._next_heavier(current)
+
+    def _still(self, place: int) -> bool:
+        return self._place() == place
 
     def _next_heavier(self, current: int) -> int:
         payload = self._chooser.cuts[current].payload_bytes

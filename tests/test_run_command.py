@@ -247,3 +247,19 @@ def test_without_opencv_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'splitdeploy\[video\]'"):
         video_frames(0)
+
+
+def test_several_cuts_of_one_model(folder: Path, pictures: Path, tmp_path: Path) -> None:
+    other = make_bundle(tmp_path / "other", served="tiny_other_tail")
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"cut": "later"}))
+    bundles = [read_bundle(place, "cloud") for place in (folder, other)]
+    with TailServer(bundles, port=0, threads=1) as server:
+        cloud = f"127.0.0.1:{server.port}"
+        found = splitdeploy("run", folder, "--also", other, "--cloud", cloud, pictures,
+                            "--format", "json")  # fmt: skip
+    lines = [json.loads(line) for line in found.out.splitlines()]
+    assert found.code == 0 and len(lines) == COUNT
+    assert {line["answered_by"] for line in lines} == {"cloud"}
+    refused = splitdeploy("run", folder, "--also", other, "--local", pictures)
+    assert refused.code == 2 and "leave it out with --local" in refused.err

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from splitdeploy.attacks.leakage.measure import measure_leakage as measure_leakage
     from splitdeploy.attacks.registry import find_attack as find_attack
     from splitdeploy.attacks.target import AttackTarget as AttackTarget
+    from splitdeploy.edge_runtime.adaptive import AdaptiveClient as AdaptiveClient
     from splitdeploy.edge_runtime.bundle import read_bundle
     from splitdeploy.edge_runtime.client import SplitClient as SplitClient
     from splitdeploy.partitioner.api import find_cuts as find_cuts
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "AdaptiveClient": "splitdeploy.edge_runtime.adaptive:AdaptiveClient",
     "AttackTarget": "splitdeploy.attacks.target:AttackTarget",
     "Constraints": "splitdeploy.profiles.report:Constraints",
     "CutPoint": "splitdeploy.profiles.cut:CutPoint",

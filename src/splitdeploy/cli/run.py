@@ -17,6 +17,7 @@ from splitdeploy.profiles.errors import UsageError
 from splitdeploy.profiles.units import parse_time_s
 
 if TYPE_CHECKING:
+    from splitdeploy.edge_runtime.adaptive import AdaptiveClient
     from splitdeploy.edge_runtime.client import SplitClient
     from splitdeploy.edge_runtime.job import Item
     from splitdeploy.edge_runtime.tls import ClientTls
@@ -28,6 +29,13 @@ _FILE = click.Path(path_type=Path)
 @click.argument("bundle", type=_FILE)
 @click.argument("images", nargs=-1, type=_FILE)
 @click.option("--cloud", metavar="HOST:PORT", help="Where the tail is served.")
+@click.option(
+    "--also",
+    metavar="BUNDLE",
+    multiple=True,
+    type=_FILE,
+    help="Another cut of the same model, to switch to as the bandwidth changes; may be repeated.",
+)
 @click.option("--local", is_flag=True, help="Run head and tail here, without a cloud.")
 @click.option(
     "--fallback",
@@ -95,6 +103,7 @@ def command(bundle: Path, images: tuple[Path, ...], **given: Any) -> int:
     Example:
       splitdeploy run bundle --cloud 192.0.2.7:8001 --fallback local photos/
       splitdeploy run bundle --cloud 192.0.2.7:8001 --camera 0 --format json
+      splitdeploy run early --also late --cloud 192.0.2.7:8001 --video drive.mp4
 
     Exits with 1 if any picture was refused.
     """
@@ -102,21 +111,26 @@ def command(bundle: Path, images: tuple[Path, ...], **given: Any) -> int:
     _check_choices(images, given)
     # gRPC writes lines of its own, for each connection that breaks; read when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from splitdeploy.edge_runtime.adaptive import AdaptiveClient
     from splitdeploy.edge_runtime.client import SplitClient
     from splitdeploy.edge_runtime.onnxruntime_session import CPU
 
     names, items, total = _source(images, given)
-    with SplitClient(
-        bundle,
-        None if given["local"] else given["cloud"],
-        fallback="local" if given["local"] else given["fallback"],
-        deadline_s=deadline_s,
-        retries=given["retries"],
-        window=given["window"],
-        tls=_tls(given),
-        providers=given["provider"] or (CPU,),
-        threads=given["threads"],
-    ) as client:
+    settings: dict[str, Any] = {
+        "fallback": "local" if given["local"] else given["fallback"],
+        "deadline_s": deadline_s,
+        "retries": given["retries"],
+        "window": given["window"],
+        "tls": _tls(given),
+        "providers": given["provider"] or (CPU,),
+        "threads": given["threads"],
+    }
+    client: SplitClient | AdaptiveClient
+    if given["also"]:
+        client = AdaptiveClient([bundle, *given["also"]], given["cloud"], **settings)
+    else:
+        client = SplitClient(bundle, None if given["local"] else given["cloud"], **settings)
+    with client:
         return _run(client, names, items, total, given)
 
 
@@ -126,6 +140,8 @@ def _check_choices(images: tuple[Path, ...], given: Mapping[str, Any]) -> None:
             "expected --cloud HOST:PORT, or --local to run both halves here, got "
             f"{'both' if given['local'] else 'neither'}"
         )
+    if given["also"] and given["local"]:
+        raise UsageError("--also is for a link whose bandwidth changes: leave it out with --local")
     sources = [bool(images), given["video"] is not None, given["camera"] is not None]
     if sum(sources) != 1:
         raise UsageError(
@@ -159,7 +175,7 @@ def _source(
 
 
 def _run(
-    client: SplitClient,
+    client: SplitClient | AdaptiveClient,
     names: Iterator[str],
     items: Iterator[Item],
     total: int | None,
