@@ -70,7 +70,7 @@ def _hold(given: argparse.Namespace, answers: _Answers) -> dict[str, Any]:
 
 
 def _self_test(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:
-    from splitdeploy.edge_runtime.self_test import run_self_test
+    from splitdeploy.edge_runtime.recorded_outputs import run_self_test
 
     return run_self_test(given.folder)
 

@@ -15,13 +15,13 @@ from typing import Any
 
 from splitdeploy.edge_runtime.conditions import conditions
 from splitdeploy.edge_runtime.head_energy import EnergyGauge, energy_gauge
-from splitdeploy.edge_runtime.head_opener import open_for_measuring
+from splitdeploy.edge_runtime.head_opener import HeadFiles, open_for_measuring
 from splitdeploy.edge_runtime.locked import locked
 from splitdeploy.edge_runtime.power_mode import power_mode
 from splitdeploy.edge_runtime.received import Sent
 from splitdeploy.edge_runtime.seeded import seeded_feeds
 from splitdeploy.edge_runtime.timing import time_session
-from splitdeploy.profiles.cut import PRECISIONS
+from splitdeploy.profiles.cut import PRECISIONS, TensorSpec
 from splitdeploy.profiles.digest import bytes_sha256, file_sha256
 from splitdeploy.profiles.errors import SplitdeployError, WireError
 from splitdeploy.profiles.store import write_atomically
@@ -81,12 +81,14 @@ class HeadJob:
     Attributes:
         names: Of the cuts.
         heads: Their graphs, in the same order.
+        outputs: What each of them sends.
         weights: Files that several graphs share.
         settings: How.
     """
 
     names: tuple[str, ...]
     heads: tuple[Sent, ...]
+    outputs: tuple[tuple[TensorSpec, ...], ...]
     weights: tuple[Sent, ...]
     settings: Settings
 
@@ -99,6 +101,7 @@ class HeadJob:
         return {
             "names": list(self.names),
             "heads": listed(self.heads),
+            "outputs": [[asdict(spec) for spec in specs] for specs in self.outputs],
             "weights": listed(self.weights),
             "settings": asdict(self.settings),
         }
@@ -133,6 +136,7 @@ def read_job(folder: Path) -> HeadJob:
         job = HeadJob(
             tuple(str(name) for name in document["names"]),
             tuple(Sent.read(entry) for entry in document["heads"]),
+            tuple(tuple(_spec(entry) for entry in specs) for specs in document["outputs"]),
             tuple(Sent.read(entry) for entry in document["weights"]),
             settings,
         )
@@ -141,13 +145,19 @@ def read_job(folder: Path) -> HeadJob:
         raise WireError(
             f"expected a job in {folder / JOB_FILE} ({type(error).__name__}): send it again"
         ) from error
-    if len(job.names) != len(job.heads):
+    if not len(job.names) == len(job.heads) == len(job.outputs):
         raise WireError(f"{folder}: {len(job.names)} names for {len(job.heads)} heads")
     for file in (*job.heads, *job.weights):
         path = folder / file.name
         if not path.is_file() or file_sha256(path) != file.sha256:
             raise WireError(f"{path} is not the file that the job tells of: send it again")
     return job
+
+
+def _spec(entry: Any) -> TensorSpec:
+    return TensorSpec(
+        str(entry["name"]), tuple(int(size) for size in entry["shape"]), str(entry["dtype"])
+    )
 
 
 def measure_heads(folder: Path, tell: Tell, *, fresh: bool = False) -> int:
@@ -199,7 +209,8 @@ def _measured(folder: Path, job: HeadJob, place: int, gauge: EnergyGauge) -> dic
     found: dict[str, Any] = {"key": job.key(place), "error": None, "before": conditions()}
     settings = job.settings
     try:
-        with open_for_measuring(folder / job.heads[place].name, settings) as opened:
+        head = HeadFiles(job.heads[place], job.weights, job.outputs[place])
+        with open_for_measuring(folder, head, settings) as opened:
             feeds = seeded_feeds(opened.session.inputs, settings.seed)
             time_s = time_session(
                 opened.session,

@@ -25,7 +25,7 @@ from split_bundles import make_bundle
 from sshd import Sshd, free_port, running_sshd
 
 from splitdeploy.edge_runtime.installation import Installation
-from splitdeploy.edge_runtime.self_test import difference
+from splitdeploy.edge_runtime.recorded_outputs import difference
 from splitdeploy.edge_runtime.service import Service, quoted
 from splitdeploy.partitioner.remote import board as board_module
 from splitdeploy.partitioner.remote import package as package_module

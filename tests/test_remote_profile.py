@@ -14,9 +14,12 @@ import jsonschema
 import pytest
 from command_line import MODEL, SMALL, Outcome, splitdeploy
 from remote_board import board_on, options, small_disk
-from split_bundles import make_bundle
+from split_bundles import SIZE, make_bundle
 from sshd import Sshd, free_port, make_key, running_sshd
+from tensorrt_cases import head_graph
+from tensorrt_fakes import VERSIONS, install
 
+from splitdeploy.edge_runtime.head_opener import HeadFiles, open_for_measuring
 from splitdeploy.edge_runtime.measure_job import JOB_FILE, HeadJob, Settings
 from splitdeploy.edge_runtime.received import Sent
 from splitdeploy.partitioner.measured import MeasuredSide
@@ -28,11 +31,13 @@ from splitdeploy.partitioner.remote.options import RemoteOptions
 from splitdeploy.partitioner.remote.reach import reach
 from splitdeploy.partitioner.remote.results import read_joules, read_latency, side_of
 from splitdeploy.partitioner.remote.transfer import files_to_send, send
-from splitdeploy.profiles.errors import RemoteError, UsageError
+from splitdeploy.profiles.cut import TensorSpec
+from splitdeploy.profiles.errors import MissingExtraError, RemoteError, UsageError, WireError
 from splitdeploy.profiles.report import Objective
 from splitdeploy.profiles.store import report_schema
 
 MB = 1 << 20
+SENT = (TensorSpec("z", (1, 3, SIZE, SIZE)),)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +121,28 @@ def test_energy_as_objective_needs_a_figure() -> None:
         check_energy(MeasuredSide({}, "no sensor"), wanted)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_where_tensorrt_is_an_engine_is_built_and_timed(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = install(monkeypatch, version)
+    (tmp_path / "0000.onnx").write_bytes(head_graph().SerializeToString())
+    [graph] = files_to_send({"0000.onnx": tmp_path / "0000.onnx"})
+    head = HeadFiles(graph, (), SENT)
+    for _ in range(2):
+        with open_for_measuring(tmp_path, head, Settings(backend="auto")) as opened:
+            assert opened.backend.startswith("tensorrt")
+    assert len(machine.called("Builder.build_serialized_network")) == 1
+
+
+def test_tensorrt_that_is_not_there_is_told_where_it_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "0000.onnx").write_bytes(b"")
+    [graph] = files_to_send({"0000.onnx": tmp_path / "0000.onnx"})
+    given = open_for_measuring(tmp_path, HeadFiles(graph, (), SENT), Settings(backend="tensorrt"))
+    with pytest.raises(MissingExtraError, match="expected TensorRT's Python module"), given:
+        pass
+
+
 class Job:
     """Heads without torch: the same small graph under several names."""
 
@@ -127,7 +154,7 @@ class Job:
             path.write_bytes(head.read_bytes() + bytes([0x32, 1, 65 + place]))
         names = tuple(f"cut{place}" for place in range(count))
         chosen = Settings(energy_s=0.0, threads=1, **settings)
-        self.job = HeadJob(names, tuple(files_to_send(graphs)), (), chosen)
+        self.job = HeadJob(names, tuple(files_to_send(graphs)), (SENT,) * count, (), chosen)
         job_file = folder / JOB_FILE
         job_file.write_text(json.dumps(self.job.to_json()))
         self.files = {**graphs, JOB_FILE: job_file}
@@ -169,7 +196,7 @@ def test_a_head_that_fails_does_not_end_the_job(server: Sshd, tmp_path: Path) ->
     made = Job(tmp_path, 2, repeats=5, budget_s=0.2)
     (tmp_path / "0000.onnx").write_bytes(b"no graph")
     heads = files_to_send({name: made.files[name] for name in ("0000.onnx", "0001.onnx")})
-    made.job = HeadJob(made.job.names, tuple(heads), (), made.job.settings)
+    made.job = HeadJob(made.job.names, tuple(heads), (SENT,) * 2, (), made.job.settings)
     made.files[JOB_FILE].write_text(json.dumps(made.job.to_json()))
     with board_on(server) as board:
         send(board, made.files, str(tmp_path / "device"))
@@ -346,15 +373,11 @@ def test_some_heads_without_energy_leave_all_without() -> None:
     "name", ["", "/etc/passwd", "../x", "a/../b", "a//b", "a\\b", ".hidden", "-x", "x.part", "a\nb"]
 )
 def test_files_lie_within_their_folder(name: str) -> None:
-    from splitdeploy.profiles.errors import WireError
-
     with pytest.raises(WireError, match="expected"):
         Sent.read({"name": name, "sha256": "0" * 64, "bytes": 1})
 
 
 def test_ssh_is_told_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from splitdeploy.profiles.errors import MissingExtraError
-
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with (
         pytest.raises(MissingExtraError, match="needs OpenSSH's ssh"),

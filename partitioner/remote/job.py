@@ -50,7 +50,7 @@ def write_job(plan: Plan, rows: Sequence[CutReport], options: ProfileOptions) ->
     whole = plan.exported.path
     heads: dict[str, Path] = {}
     weights: dict[str, Path] = {}
-    names = []
+    names, outputs = [], []
     for place, (cut, sent, row) in enumerate(zip(plan.cuts, plan.sent, rows, strict=True)):
         if cut.name == CLOUD_ONLY or row.error is not None:
             continue
@@ -58,11 +58,12 @@ def write_job(plan: Plan, rows: Sequence[CutReport], options: ProfileOptions) ->
         path = write_slice(halves.head, whole, f"{place:04d}.onnx")
         heads[path.name] = path
         names.append(cut.name)
+        outputs.append(sent.tensors)
         for location in _locations(halves.head):
             weights[location] = whole.with_name(location)
     sent_heads, sent_weights = files_to_send(heads), files_to_send(weights)
     settings = _settings(options, len(names))
-    job = HeadJob(tuple(names), tuple(sent_heads), tuple(sent_weights), settings)
+    job = HeadJob(tuple(names), tuple(sent_heads), tuple(outputs), tuple(sent_weights), settings)
     path = whole.with_name(JOB_FILE)
     path.write_text(json.dumps(job.to_json()), encoding="utf-8")
     files = heads | weights | {JOB_FILE: path}

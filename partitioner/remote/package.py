@@ -14,8 +14,8 @@ from splitdeploy.edge_runtime.bundle import Bundle, read_bundle
 from splitdeploy.edge_runtime.bundle_part import copy_edge_part
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.edge_runtime.received import Sent
+from splitdeploy.edge_runtime.recorded_outputs import BUNDLE, write_recorded
 from splitdeploy.edge_runtime.seeded import seeded_feeds
-from splitdeploy.edge_runtime.self_test import BUNDLE, write_recorded
 from splitdeploy.edge_runtime.session import Array, Session
 from splitdeploy.partitioner.remote.transfer import files_to_send
 from splitdeploy.profiles.digest import bytes_sha256
