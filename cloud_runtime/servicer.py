@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceServicer
 
-import splitdeploy
 from splitdeploy.cloud_runtime.describe import model_config, model_metadata
 from splitdeploy.cloud_runtime.door import Door
 from splitdeploy.cloud_runtime.gate import Gate
@@ -65,7 +65,7 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # its packa
         """What this server is."""
         return pb.ServerMetadataResponse(
             name="splitdeploy",
-            version=splitdeploy.__version__,
+            version=metadata.version("splitdeploy"),
             extensions=["model_configuration", "model_repository(index)"],
         )
 

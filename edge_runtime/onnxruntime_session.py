@@ -112,12 +112,15 @@ def onnxruntime() -> Any:
         MissingExtraError: It is not installed.
     """
     try:
-        return importlib.import_module("onnxruntime")
+        module = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise MissingExtraError(
             "running an ONNX graph needs onnxruntime, which is not installed: "
             "type  pip install 'splitdeploy[cpu]'"
         ) from error
+    # What a device computes is nobody else's business.
+    module.disable_telemetry_events()
+    return module
 
 
 def pick_providers() -> tuple[str, ...]:

@@ -26,8 +26,8 @@ X = ("x", [-1, 3, SIDE, SIDE])
 Z = ("z", [-1, 3, SIDE, SIDE])
 S = ("s", [-1, CLASSES])
 Y = ("y", [-1, CLASSES])
-SLOW_BPS = 1e6
-"""At this, the early cut's 49 kB take 393 ms; the late cut's head takes a tenth of a second."""
+SLOW_BPS = 4e5
+"""At this the early cut's 49 kB take a second, and on a quiet machine the late head a tenth."""
 
 
 def graph(nodes: list[Any], inputs: tuple[str, list[int]], output: tuple[str, list[int]]) -> Any:
@@ -124,13 +124,13 @@ def test_the_cut_follows_the_link_and_no_picture_is_lost(
             [early, late], link.address, probe_s=0.5, threads=1, window=2, deadline_s=30.0
         ) as client,
     ):
-        ends_s = time.monotonic() + 60.0
+        ends_s = time.monotonic() + 180.0
 
         def pictures() -> Iterator[np.ndarray[Any, Any]]:
             for wanted, bps in (("early", None), ("late", SLOW_BPS), ("early", None)):
                 link.throttle(bps)
                 settled = 0
-                while settled < 8 and time.monotonic() < ends_s:
+                while settled < 6 and time.monotonic() < ends_s:
                     settled = settled + 1 if client.cut == wanted else 0
                     yield picture(len(seen))
                     seen.append(client.cut)

@@ -87,7 +87,7 @@ def test_the_base_install_asks_for_nothing_heavy(wheel: zipfile.ZipFile) -> None
         if line.startswith("Requires-Dist: ") and "extra ==" not in line
     ]
     names = {line.split(">")[0].split("[")[0].split("<")[0].strip() for line in required}
-    assert names == {"numpy", "click", "rich", "tritonclient"}
+    assert names == {"numpy", "click", "rich", "tritonclient", "pillow"}
 
 
 def test_the_sdist_builds_the_same(built: Path) -> None:
