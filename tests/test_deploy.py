@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,6 +214,51 @@ def weigh_down(bundle: Path, size: int) -> None:
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
+FAKE_TENSORRT = """
+import pathlib, sys, time
+if "build" in sys.argv:
+    pathlib.Path(__file__).with_name("begun").touch()
+    time.sleep({sleep_s})
+"""
+
+
+@pytest.mark.parametrize("ends", ["by itself", "cut"])
+def test_a_build_that_ends_early_leaves_the_old_version(
+    server: Sshd, bundles: tuple[Path, Path], tmp_path: Path, ends: str
+) -> None:
+    to = tmp_path / "device"
+    [first] = told(deploy(server, to, bundles[0], server.url))
+    modules = tmp_path / "modules"
+    (modules / "pycuda").mkdir(parents=True)
+    (modules / "pycuda/__init__.py").touch()
+    sleep_s = 8 if ends == "cut" else 0
+    (modules / "tensorrt.py").write_text(FAKE_TENSORRT.format(sleep_s=sleep_s))
+    with running_sshd(tmp_path / "sshd", PYTHONPATH=str(modules)) as other:
+        watcher = threading.Thread(target=cut_once, args=(modules / "begun", other))
+        if ends == "cut":
+            watcher.start()
+        outcome = deploy(other, to, bundles[1], other.url)
+        if ends == "cut":
+            watcher.join()
+    assert outcome.code == 1
+    says = (
+        "broke while building the engine" if ends == "cut" else "building the engine on .* failed"
+    )
+    assert re.search(says, outcome.err), outcome.err
+    assert current(to) == first["current"]
+    [second] = told(deploy(server, to, bundles[1], server.url))
+    assert (second["done"], second["sent_bytes"]) == ("deployed", 0)
+    assert second["previous"] == first["current"]
+
+
+def cut_once(sign: Path, server: Sshd) -> None:
+    """End all connections when a file appears."""
+    deadline = time.monotonic() + 60
+    while not sign.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    server.cut()
+
+
 def test_a_full_disk_leaves_the_old_version(
     server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,8 +296,6 @@ def test_a_clock_that_is_off(
     outcome = deploy(server, tmp_path / "device", bundles[0], server.url)
     assert outcome.code == code
     seconds = says.replace("-60", "-(59|60|61)").replace("4000", "(399[89]|400[0-2])")
-    import re
-
     assert re.search(seconds, outcome.err), outcome.err
     assert (current(tmp_path / "device") is None) == (code == 1)
 
@@ -276,8 +322,6 @@ def test_a_service_that_does_not_stay_up_is_taken_back(
 def test_two_cannot_deploy_at_once(
     server: Sshd, bundles: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    import fcntl
-
     (tmp_path / "device").mkdir()
     with (tmp_path / "device/.lock").open("w") as file:
         file.write("123")

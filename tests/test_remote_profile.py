@@ -206,6 +206,16 @@ def test_a_head_that_fails_does_not_end_the_job(server: Sshd, tmp_path: Path) ->
     assert "expected an ONNX model" in side.failures["cut0"]
 
 
+def test_a_power_mode_needs_a_jetson(server: Sshd, tmp_path: Path) -> None:
+    if shutil.which("nvpmodel") is not None:
+        pytest.skip("this machine has power modes")
+    made = Job(tmp_path, 1, power_mode="15W")
+    with board_on(server) as board:
+        send(board, made.files, str(tmp_path / "device"))
+        with pytest.raises(RemoteError, match="nvpmodel cannot be run"):
+            measured(board, tmp_path / "device")
+
+
 def test_a_file_that_was_changed_there_is_refused(server: Sshd, tmp_path: Path) -> None:
     made = Job(tmp_path, 1, repeats=5, budget_s=0.2)
     with board_on(server) as board:
