@@ -27,9 +27,10 @@ _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _FLOAT = 1, 2, 8, 9, 1
 def weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The filters and biases: waves, the same on every machine."""
     count = CHANNELS * SHAPE[1] * 9
-    filters = np.sin(np.arange(count, dtype=np.float64)).astype(np.float32) / 4
-    biases = np.cos(np.arange(CHANNELS, dtype=np.float64)).astype(np.float32) / 4
-    return filters.reshape(CHANNELS, SHAPE[1], 3, 3), biases
+    filters = np.sin(np.arange(count, dtype=np.float64)) / 4
+    biases = np.cos(np.arange(CHANNELS, dtype=np.float64)) / 4
+    shaped = filters.reshape(CHANNELS, SHAPE[1], 3, 3)
+    return shaped.astype(np.float32), biases.astype(np.float32)
 
 
 def picture() -> NDArray[np.float32]:
@@ -51,7 +52,8 @@ def expected(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = np.pad(pixels.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::2, ::2]
     summed = np.einsum("nchwij,ocij->nohw", windows, filters.astype(np.float64))
-    return np.maximum(summed + biases[None, :, None, None], 0).astype(np.float32)
+    result: NDArray[np.float32] = np.maximum(summed + biases[None, :, None, None], 0)
+    return result.astype(np.float32)
 
 
 def tiny_head() -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from splitdeploy.attacks.leakage.noise import noise_named
+from splitdeploy.edge_runtime.board import find_board
 from splitdeploy.partitioner.constraints import check_constraints
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.remote.address import parse_address
@@ -27,10 +28,10 @@ def check_options(options: ProfileOptions) -> None:
         find_device(options.cloud)
     if edge is not None:
         edge.mode(options.power_mode)
-    elif options.device == "local" and options.power_mode is not None:
+    elif options.device == "local" and options.power_mode is not None and find_board() is None:
         raise UsageError(
-            f"expected no power mode for this machine, got {options.power_mode!r}: it runs in the "
-            "mode that it is in; leave --power-mode out, or name a simulated device"
+            f"expected no power mode for this machine, which is no Jetson, got "
+            f"{options.power_mode!r}: leave --power-mode out, or name a simulated device"
         )
     if options.precision not in PRECISIONS:
         raise UnknownNameError("precision", options.precision, PRECISIONS)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from splitdeploy.edge_runtime.device_state import DeviceState, read_state
+from splitdeploy.edge_runtime.power_mode import power_mode
 from splitdeploy.partitioner.local_times import time_locally
 from splitdeploy.partitioner.measured import MeasuredSide, Places, Side
 from splitdeploy.partitioner.options import ProfileOptions
@@ -41,9 +44,11 @@ def find_places(
     Returns:
         Both places.
     """
-    local = None
+    local, state_then = None, None
     if LOCAL in {options.device, options.cloud}:
-        local = time_locally(plan, reporter, _LOCAL_TIMING_S)
+        with power_mode(options.power_mode if options.device == LOCAL else None):
+            state_then = read_state()
+            local = time_locally(plan, reporter, _LOCAL_TIMING_S)
     cloud: Side
     if local is not None and options.cloud == LOCAL:
         cloud = local.tails()
@@ -54,7 +59,7 @@ def find_places(
         check_energy(edge, options)
         return Places(edge, cloud)
     if local is not None and options.device == LOCAL:
-        return Places(local.heads(options.precision), cloud)
+        return Places(_on_board(local.heads(options.precision), state_then), cloud)
     return Places(find_device(options.device), cloud)
 
 
@@ -73,3 +78,10 @@ def check_energy(edge: MeasuredSide, options: ProfileOptions) -> None:
             f"the objective energy needs a device whose power is known: {edge.note}; take another "
             "objective, or name a simulated device (see: splitdeploy devices)"
         )
+
+
+def _on_board(side: MeasuredSide, state: DeviceState | None) -> MeasuredSide:
+    """With what a Jetson tells of itself; any other machine tells nothing."""
+    if state is None or state.board is None:
+        return side
+    return replace(side, power_mode=state.power_mode, facts=state.to_json())

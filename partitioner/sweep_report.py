@@ -63,7 +63,8 @@ def _place(name: str, side: Side, precision: str, power_mode: str | None) -> Pla
     if isinstance(side, MeasuredSide):
         return PlaceInfo(name, precision, side.power_mode, "measured", side.note)
     mode = side.mode(power_mode).name
-    return PlaceInfo(name, precision, mode, side.latency_source, side.validation)
+    # A user's own device comes as a file; its name is inside.
+    return PlaceInfo(side.name, precision, mode, side.latency_source, side.validation)
 
 
 def _measured_on(places: Places) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from splitdeploy.profiles.errors import UnknownNameError
@@ -107,6 +108,7 @@ class DeviceProfile:
         validation: In words: what its latencies were compared with.
         latency_source: ``simulated``, or ``predicted`` in the cloud.
         provenance: Where each number comes from, by field.
+        fitted_precision: Of the run that a user's own device was fitted to; None for those shipped.
     """
 
     name: str
@@ -127,6 +129,7 @@ class DeviceProfile:
     validation: str
     latency_source: Source
     provenance: Mapping[str, str]
+    fitted_precision: str | None = None
 
     def mode(self, name: str | None = None) -> PowerMode:
         """One of its power modes.
@@ -151,7 +154,7 @@ def find_device(name: str) -> DeviceProfile:
     """The named device.
 
     Args:
-        name: One of ``DEVICES``.
+        name: One of ``DEVICES``, or a file that ends in ``.json``: a user's own device.
 
     Returns:
         Its profile.
@@ -159,8 +162,13 @@ def find_device(name: str) -> DeviceProfile:
     Raises:
         UnknownNameError: There is no such device.
     """
+    if name.endswith(".json"):
+        # It needs the classes of this module.
+        from splitdeploy.profiles.device_file import read_device
+
+        return read_device(Path(name))
     if name not in DEVICES:
-        raise UnknownNameError("device", name, DEVICES, "or take local")
+        raise UnknownNameError("device", name, DEVICES, "or take local, or a FILE.json of your own")
     return DEVICES[name]
 
 

@@ -14,6 +14,7 @@ JETSONS = (
 UNSOURCED = {
     "name", "title", "kind", "architecture", "max_gpu_mhz", "default_mode", "constants",
     "precision_time", "derived_from", "validation", "latency_source", "provenance",
+    "fitted_precision",
 }  # fmt: skip
 """Names, words, and what the provenance of another field covers."""
 

@@ -60,7 +60,7 @@ def board(folder: Path, *, slow: float = 0.0) -> tuple[Nvpmodel, Path]:
     state.write_text("0")
     program = folder / "nvpmodel.py"
     program.write_text(PROGRAM.format(state=str(state), slow=slow))
-    return Nvpmodel([sys.executable, str(program)], setter=()), state
+    return Nvpmodel([sys.executable, "-IS", str(program)], setter=()), state
 
 
 def test_the_mode_is_set_by_name_and_restored(tmp_path: Path) -> None:
@@ -234,3 +234,34 @@ def test_the_state_of_a_board_is_one_record(tmp_path: Path) -> None:
 
 def test_only_root_sets_a_mode_without_sudo() -> None:
     assert Nvpmodel()._setter == (() if os.geteuid() == 0 else ("sudo", "-n"))
+
+
+def test_profile_sets_the_mode_of_the_board_that_it_runs_on_and_restores_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from command_line import MODEL, SMALL, splitdeploy
+
+    from splitdeploy.edge_runtime import device_state
+    from splitdeploy.edge_runtime.board import find_board
+    from splitdeploy.partitioner import checks
+    from splitdeploy.profiles.store import read_report
+
+    _, state = board(tmp_path)
+    script = tmp_path / "bin/nvpmodel"
+    write(script, f'#!/bin/sh\nexec {sys.executable} -IS {tmp_path / "nvpmodel.py"} "$@"')
+    script.chmod(0o755)
+    write(tmp_path / "bin/sudo", '#!/bin/sh\nshift\nexec "$@"')
+    (tmp_path / "bin/sudo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+    root = plant(tmp_path / "root", ORIN_NANO)
+    for module in (device_state, checks):
+        monkeypatch.setattr(module, "find_board", lambda *_: find_board(root))
+    done = splitdeploy(
+        "profile", MODEL, *SMALL, "--device", "local", "--power-mode", "maxn_super",
+        "--no-privacy", "--cuts", "pool", "--out", tmp_path / "run", "-q",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    report = read_report(tmp_path / "run")
+    assert report.edge.power_mode == "MAXN_SUPER"
+    assert report.environment["edge"]["board"]["profile"] == "jetson-orin-nano"
+    assert state.read_text() == "0"

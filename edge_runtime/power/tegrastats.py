@@ -94,7 +94,7 @@ class TegrastatsReader(PowerReader):
         self.name = "tegrastats"
         self.covers = total.covers
         self.total_rails = total.rails
-        self.interval_s = interval_s
+        self.interval_s = self._every_s = interval_s
         self._process = process
         self._total = total
         self._clock = clock
@@ -105,10 +105,10 @@ class TegrastatsReader(PowerReader):
     def sample(self) -> PowerSample:
         """The newest line; asked again before the next one, the same sample comes back."""
         at_s, line = self._newest
-        if self._clock() - at_s > max(10 * self.interval_s, 2.0):
+        if self._clock() - at_s > max(10 * self._every_s, 2.0):
             raise SensorError(
                 "tegrastats: expected a line every "
-                f"{self.interval_s:g} s, the last came {self._clock() - at_s:.1f} s ago: it ended "
+                f"{self._every_s:g} s, the last came {self._clock() - at_s:.1f} s ago: it ended "
                 f"or hangs (exit code {self._process.poll()})"
             )
         rails = tuple(RailReading(name, power_w) for name, power_w in line.power_w.items())

@@ -247,7 +247,6 @@ def given_device(device: str) -> str:
 
 def is_jetson() -> bool:
     """Whether this machine is a Jetson, by its device tree."""
-    try:
-        return b"jetson" in Path("/proc/device-tree/model").read_bytes().lower()
-    except OSError:
-        return False
+    from splitdeploy.edge_runtime.board import find_board
+
+    return find_board() is not None

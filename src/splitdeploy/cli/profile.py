@@ -121,7 +121,7 @@ def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
     """The options of a sweep, checked as far as that goes without loading anything heavy."""
     device = shared.given_device(given["device"])
     shared.check_labels(given)
-    precision = given["precision"] or ("fp16" if device.startswith("jetson") else "fp32")
+    precision = given["precision"] or _default_precision(device)
     remote = device.startswith("ssh://")
     if remote:
         from splitdeploy.partitioner.remote.address import parse_address
@@ -168,6 +168,13 @@ def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
         resume=given["resume"],
     )
     return settings, out
+
+
+def _default_precision(device: str) -> str:
+    """fp16 on a Jetson; on a user's own device that of the run that it was fitted to."""
+    if device.endswith(".json"):
+        return find_device(device).fitted_precision or "fp32"
+    return "fp16" if device.startswith("jetson") else "fp32"
 
 
 def _default_out(model: str, device: str) -> Path:
