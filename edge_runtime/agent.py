@@ -7,6 +7,7 @@ one ``done`` or ``error``. Whatever a library prints goes to standard error.
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import os
 import shutil
@@ -77,7 +78,7 @@ def _self_test(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:
 
 def _activate(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:
     from splitdeploy.edge_runtime.installation import Installation, check_version
-    from splitdeploy.edge_runtime.service import Service
+    from splitdeploy.edge_runtime.service import Service, lingers
 
     request = _document(_request())
     service = request.get("service")
@@ -88,7 +89,13 @@ def _activate(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:
         service = Service.read({**service, "words": words}, given.folder)
     version, record = check_version(str(request["version"])), _document(request["record"])
     health_s = float(request["health_s"])
-    return Installation(given.folder).activate(version, record, service, health_s)
+    answer = Installation(given.folder).activate(version, record, service, health_s)
+    user = getpass.getuser()
+    if service is not None and service.scope == "user" and not lingers(user):
+        answer["notes"] = [
+            f"the service ends when {user} logs out there: type  sudo loginctl enable-linger {user}"
+        ]
+    return answer
 
 
 def _rollback(given: argparse.Namespace, _: _Answers) -> dict[str, Any]:

@@ -70,10 +70,10 @@ def run_self_test(folder: Path) -> dict[str, Any]:
     """  # noqa: DOC502
     bundle = read_bundle(folder / BUNDLE, "edge")
     recorded = _recorded(folder)
-    tolerance = TOLERANCE[bundle.precision]
     with open_head(bundle) as head:
         got = head.run(recorded["feeds"])
         told = {"ran_in": head.name, "note": head.note}
+    tolerance = tolerance_of(bundle.precision, head.name)
     errors = _compared("the head", recorded["outputs"], got, tolerance)
     if bundle.tail.is_file():
         with OnnxRuntimeSession(bundle.tail) as tail:
@@ -81,6 +81,20 @@ def run_self_test(folder: Path) -> dict[str, Any]:
             answered = tail.run(needed)
         errors |= _compared("the tail", recorded["results"], answered, tolerance)
     return {**told, "errors": errors, "tolerance": tolerance}
+
+
+def tolerance_of(precision: str, ran_in: str) -> float:
+    """What a device may differ by.
+
+    Args:
+        precision: Of what is sent.
+        ran_in: The session's name; that of an engine says what it computes in.
+
+    Returns:
+        The tolerance of the coarser of both.
+    """
+    named = [word for word in ran_in.split() if word in TOLERANCE]
+    return max(TOLERANCE[name] for name in (precision, *named))
 
 
 def difference(expected: Array, got: Array) -> float:

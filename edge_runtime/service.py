@@ -270,6 +270,19 @@ class ServiceManager:
         return f"journalctl {user}-u {service.unit}"
 
 
+def lingers(user: str, root: Path = Path("/")) -> bool:
+    """Whether a user's services run while the user is not logged in.
+
+    Args:
+        user: The name.
+        root: Of the file system.
+
+    Returns:
+        Whether systemd was told so.
+    """
+    return (root / "var/lib/systemd/linger" / user).exists()
+
+
 def unit_path(service: Service) -> Path:
     """Where its unit file lies.
 

@@ -28,8 +28,8 @@ from split_bundles import make_bundle
 from sshd import Sshd, free_port, running_sshd
 
 from splitdeploy.edge_runtime.installation import Installation
-from splitdeploy.edge_runtime.recorded_outputs import difference
-from splitdeploy.edge_runtime.service import Service, quoted
+from splitdeploy.edge_runtime.recorded_outputs import difference, tolerance_of
+from splitdeploy.edge_runtime.service import Service, lingers, quoted
 from splitdeploy.partitioner.remote import board as board_module
 from splitdeploy.partitioner.remote import package as package_module
 from splitdeploy.partitioner.remote import transfer
@@ -482,6 +482,19 @@ def test_systemd_takes_the_unit(scope: str, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "edge.service" not in done.stderr
+
+
+def test_services_of_a_user_need_to_linger(tmp_path: Path) -> None:
+    assert not lingers("me", tmp_path)
+    (tmp_path / "var/lib/systemd/linger").mkdir(parents=True)
+    (tmp_path / "var/lib/systemd/linger/me").touch()
+    assert lingers("me", tmp_path)
+
+
+def test_an_engine_may_differ_by_what_it_computes_in() -> None:
+    assert tolerance_of("fp32", "onnxruntime (CPU)") == 1e-3
+    assert tolerance_of("fp32", "tensorrt 10.3.0 fp16 on Orin") == 1e-2
+    assert tolerance_of("int8", "tensorrt 10.3.0 fp16 on Orin") == 5e-2
 
 
 def test_a_difference_is_of_length() -> None:

@@ -6,9 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import pytest
@@ -19,9 +20,17 @@ from sshd import Sshd, free_port, make_key, running_sshd
 from tensorrt_cases import head_graph
 from tensorrt_fakes import VERSIONS, install
 
+from splitdeploy.edge_runtime.head_energy import EnergyGauge
 from splitdeploy.edge_runtime.head_opener import HeadFiles, open_for_measuring
 from splitdeploy.edge_runtime.measure_job import JOB_FILE, HeadJob, Settings
+from splitdeploy.edge_runtime.power.reader import (
+    NotMeasured,
+    PowerReader,
+    PowerSample,
+    RailReading,
+)
 from splitdeploy.edge_runtime.received import Sent
+from splitdeploy.edge_runtime.session import Session
 from splitdeploy.partitioner.measured import MeasuredSide
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.places import check_energy
@@ -363,6 +372,37 @@ def test_a_time_that_cannot_be_one_is_refused(document: Any) -> None:
 def test_an_energy_of_nothing_is_no_energy(joules: Any) -> None:
     assert read_joules({"joules": joules, "why": "no sensor"}) == (None, "no sensor")
     assert read_joules(None)[0] is None
+
+
+class Draw(PowerReader):
+    """5 W, and 15 W for as long as something was run a moment ago."""
+
+    name, covers, total_rails, interval_s = "draw", "the board", ("VDD_IN",), 0.001
+
+    def __init__(self) -> None:
+        self.last_run_s = 0.0
+
+    def sample(self) -> PowerSample:
+        now_s = time.perf_counter()
+        power_w = 15.0 if now_s - self.last_run_s < 0.1 else 5.0
+        return PowerSample(now_s, (RailReading("VDD_IN", power_w),), power_w)
+
+
+def test_energy_of_a_run_is_power_times_time(tmp_path: Path) -> None:
+    reader = Draw()
+
+    class Busy:
+        def run(self, _: object) -> None:
+            time.sleep(0.02)
+            reader.last_run_s = time.perf_counter()
+
+    found = EnergyGauge(reader, 2.0).measure(cast(Session, Busy()), {})
+    run_s = found["window_s"] / found["inferences"]
+    assert found["joules"] == pytest.approx(15.0 * run_s, rel=0.1)
+    assert found["energy_j"] == pytest.approx(10.0 * run_s, rel=0.15)
+    assert read_joules(found) == (found["joules"], "")
+    nothing = EnergyGauge(NotMeasured("no sensor"), 2.0).measure(cast(Session, Busy()), {})
+    assert nothing == {"joules": None, "why": "no sensor"}
 
 
 def test_some_heads_without_energy_leave_all_without() -> None:

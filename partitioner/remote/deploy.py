@@ -129,7 +129,7 @@ def deploy_step(
         with _alone(board, folder):
             outcome.take(_status(board, folder))
             place = _copied(board, folder, package, outcome, advance)
-            _built(board, facts, place, outcome, note)
+            _built(board, facts, place, package, outcome, note)
             _tried(board, facts, place, outcome)
             if options.cloud is not None:
                 _look_for_cloud(board, folder, options.cloud, outcome)
@@ -144,6 +144,7 @@ def deploy_step(
                 timeout_s=120.0 + options.health_s,
             )  # fmt: skip
         outcome.take(answer)
+        outcome.notes += [str(text)[:300] for text in answer.get("notes") or ()]
         outcome.record, outcome.done = dict(package.record), "deployed"
 
     return step
@@ -235,8 +236,9 @@ def _copied(
 
 
 def _built(
-    board: Board, facts: Facts, place: str, outcome: DeviceOutcome, note: Callable[[str], None]
-) -> None:
+    board: Board, facts: Facts, place: str, package: Package, outcome: DeviceOutcome,
+    note: Callable[[str], None],
+) -> None:  # fmt: skip
     if not facts.has("tensorrt"):
         outcome.notes.append("no TensorRT there: the head runs in ONNX Runtime, no engine is built")
         return
@@ -244,7 +246,9 @@ def _built(
         outcome.notes.append("TensorRT without pycuda there: no engine is built; install pycuda")
         return
     note(f"{board.address}: building the engine there, which takes minutes the first time")
-    words = [facts.executable, "-m", "splitdeploy", "build", f"{place}/bundle", "-q"]
+    precision = str(package.record["engine_precision"])
+    command = ["-m", "splitdeploy", "build", f"{place}/bundle", "--precision", precision, "-q"]
+    words = [facts.executable, *command]
     board.connection.run(words, doing="building the engine", timeout_s=_BUILD_S)
 
 

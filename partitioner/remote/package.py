@@ -75,10 +75,26 @@ def pack(folder: Path, aside: Path, *, local_tail: bool) -> Package:
         "model": str(bundle.manifest["model"]),
         "cut": bundle.cut.name,
         "precision": bundle.precision,
+        "engine_precision": engine_precision(bundle),
         "served_name": bundle.served_name,
         "local_tail": local_tail,
     }
     return Package(digest[:12], record, files, [*sent, *files_to_send(recorded)])
+
+
+def engine_precision(bundle: Bundle) -> str:
+    """What an engine of a bundle computes in: no finer than what it sends.
+
+    Args:
+        bundle: Checked.
+
+    Returns:
+        ``int8`` where there is a head with explicit quantisation, ``fp16`` where less than float32
+        is sent, else ``fp32``.
+    """
+    if "int8" in bundle.head_variants:
+        return "int8"
+    return "fp32" if bundle.precision == "fp32" else "fp16"
 
 
 def _feeds(bundle: Bundle, head: Session) -> dict[str, Array]:

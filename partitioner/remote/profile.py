@@ -80,7 +80,8 @@ def _follow(
         if event["event"] == "conditions" and isinstance(event.get("device"), dict):
             device = event["device"]
         elif event["event"] == "head" and event.get("name") in job.names:
-            heads[str(event["name"])] = event
+            told = {key: value for key, value in event.items() if key not in {"event", "key"}}
+            heads[str(event["name"])] = told
             reporter.advance()
     missing = [name for name in job.names if name not in heads]
     if missing:
