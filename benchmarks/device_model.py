@@ -2,28 +2,33 @@
 
 Exports every model that has a published row (only shapes matter, so weights are never filled in),
 groups its operators, fits the constants to all rows and once without each model family, and checks
-that ``profiles/data/devices.json`` holds what came out.
+that ``profiles/data/devices.json`` holds what came out. Then ratios of Orin boards, which published
+no classifier in TensorRT, are compared: ``benchmarks/orin_ratios.py`` says how.
 
     python benchmarks/device_model.py            # print, and exit 1 where a target is missed
-    python benchmarks/device_model.py --write    # store constants and errors in devices.json
+    python benchmarks/device_model.py --write    # store constants, errors and validated rows
+    python benchmarks/device_model.py --orin     # the ratios of Orin boards alone
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import io
 import json
 import logging
 import sys
 import time
 import warnings
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnx_ir
+import orin_ratios
 import torch
 import torchvision
 
@@ -38,8 +43,10 @@ from splitdeploy.partitioner.fit import (
 from splitdeploy.partitioner.kernels import kernel_groups
 from splitdeploy.profiles.device import DEVICES
 from splitdeploy.profiles.kernel import KernelGroup
+from splitdeploy.profiles.validation import ValidatedRow
 
 DEVICES_FILE = Path(__file__).parents[1] / "profiles" / "data" / "devices.json"
+VALIDATED_FILE = DEVICES_FILE.with_name("validated.csv")
 TARGETS = {
     "fitted_median": 0.04,
     "fitted_worst": 0.20,
@@ -89,6 +96,43 @@ def fused(names: list[str]) -> dict[str, tuple[KernelGroup, ...]]:
         graphs[name] = kernel_groups(export_shapes(name))
         print(f"exported {place}/{len(names)} {name}", file=sys.stderr)
     return graphs
+
+
+def orin() -> list[ValidatedRow]:
+    """The ratios of Orin boards, printed."""
+    graphs = {}
+    for name, size in orin_ratios.graphs_needed():
+        graphs[name, size] = kernel_groups(export_shapes(name, size))
+        print(f"exported {name} at {size}", file=sys.stderr)
+    rows = orin_ratios.compare(graphs)
+    orin_ratios.print_ratios(rows)
+    return rows
+
+
+def validated(result: Fit) -> list[ValidatedRow]:
+    """Every row that was fitted to, as `splitdeploy devices` shows it."""
+    note = "FP16 TensorRT, batch 1, 224 pixels; untrained weights, power mode not stated"
+    return [
+        ValidatedRow(
+            row.device, f"{row.model}, {row.date[:7]}", "s", row.latency_s,
+            row.latency_s * (1 + error), row.latency_s * (1 + left_out), note, row.source,
+        )
+        for row, error, left_out in zip(result.rows, result.fitted, result.left_out, strict=True)
+    ]  # fmt: skip
+
+
+def write_validated(rows: Sequence[ValidatedRow]) -> None:
+    """Store the rows that `splitdeploy devices` shows beside a profile."""
+    text = io.StringIO()
+    names = [field.name for field in fields(ValidatedRow)]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        values = {name: getattr(row, name) for name in names}
+        for name in ("published", "simulated", "left_out"):
+            values[name] = "" if values[name] is None else f"{values[name]:.5g}"
+        writer.writerow(values)
+    VALIDATED_FILE.write_text(text.getvalue(), "utf-8")
 
 
 def print_rows(
@@ -163,10 +207,14 @@ def main() -> int:
     """Run the benchmark; 1 where a target is missed or the stored constants are others."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="store the fit in devices.json")
-    write = parser.parse_args().write
+    parser.add_argument("--orin", action="store_true", help="compare Orin's ratios, fit nothing")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     began = time.perf_counter()
+    if given.orin:
+        orin()
+        return 0
     rows = published_latencies()
     graphs = fused(sorted({row.model for row in rows}))
     used = [row for row in rows if not row.disputed]
@@ -176,9 +224,11 @@ def main() -> int:
     met = print_summary(result)
     print_disputed(result, graphs, disputed)
     print("\nconstants: " + "; ".join(f"{k} {_short(asdict(c))}" for k, c in _named(result)))
-    if write:
+    ratios = orin()
+    if given.write:
         DEVICES_FILE.write_text(json.dumps(document_of(result), indent=1) + "\n", "utf-8")
-        print(f"stored in {DEVICES_FILE.name}")
+        write_validated([*validated(result), *ratios])
+        print(f"stored in {DEVICES_FILE.name} and {VALIDATED_FILE.name}")
         agrees = True
     else:
         agrees = stored_agrees(result)

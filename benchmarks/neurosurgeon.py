@@ -197,7 +197,8 @@ def print_markdown(rows: Sequence[dict[str, Any]], published: dict[str, Any]) ->
 
 
 def _shown(*values: float) -> str:
-    return " / ".join(f"{value * 1e3:.3g}" for value in values)
+    milli = [value * 1e3 for value in values]
+    return " / ".join(f"{value:.0f}" if value >= 100 else f"{value:.3g}" for value in milli)
 
 
 def main() -> int:

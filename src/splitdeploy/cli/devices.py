@@ -215,7 +215,7 @@ def _show(device: DeviceProfile, form: str) -> None:
 def _show_validated(rows: list[ValidatedRow], *, markdown: bool) -> None:
     measured = rows[0].note == "measured, not published"
     real = "measured" if measured else "published"
-    columns = ["figure", real, "simulated", "error", "left out of the fit"]
+    columns = ["figure", real, "simulated", "error", "left out"]
     cells = [
         [
             row.what,
