@@ -9,7 +9,7 @@ from tritonclient.grpc import model_config_pb2 as config_pb
 from tritonclient.grpc import service_pb2 as pb
 
 from splitdeploy.cloud_runtime.served import VERSION, ServedTail
-from splitdeploy.edge_runtime.wire import DATATYPES
+from splitdeploy.edge_runtime.wire import DATATYPES, TAIL_DIGEST
 from splitdeploy.profiles.cut import TensorSpec
 
 _PLATFORM = "onnxruntime_onnx"
@@ -48,6 +48,7 @@ def model_config(tail: ServedTail, max_batch: int) -> Any:
     message.config.name = tail.name
     message.config.platform = _PLATFORM
     message.config.max_batch_size = max_batch if batched else 0
+    message.config.parameters[TAIL_DIGEST].string_value = tail.digest
     _describe(message.config.input, tail.inputs, batched=batched)
     _describe(message.config.output, tail.outputs, batched=batched)
     return message

@@ -28,6 +28,7 @@ class ServedTail:
         outputs: What it gives.
         session: Its graph, open; more than one thread may run it at once.
         picture_bytes: What one picture's inputs weigh, and what its results weigh.
+        digest: Of the file that holds its weights.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ServedTail:
     outputs: tuple[TensorSpec, ...]
     session: Session
     picture_bytes: tuple[int, int]
+    digest: str
 
     @property
     def takes_batches(self) -> bool:
@@ -82,6 +84,7 @@ def open_tail(
             sum(array.nbytes for array in example.values()),
             sum(array.nbytes for array in results.values()),
         ),
+        bundle.tail_digest,
     )
 
 

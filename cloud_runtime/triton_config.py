@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from splitdeploy.edge_runtime.session import FREE
+from splitdeploy.edge_runtime.wire import TAIL_DIGEST
 from splitdeploy.profiles.cut import TensorSpec
 from splitdeploy.profiles.errors import ServeError
 
@@ -79,7 +80,11 @@ def is_batched(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> b
 
 
 def config_text(
-    name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], serving: Serving
+    name: str,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    serving: Serving,
+    digest: str = "",
 ) -> str:
     """The text of ``config.pbtxt``.
 
@@ -91,6 +96,8 @@ def config_text(
         inputs: Of the tail, the batch first, ``FREE`` where any size will do.
         outputs: Of the tail, likewise.
         serving: How it is served.
+        digest: Of the file that holds the tail's weights, for clients to know it by; empty tells
+            none.
 
     Returns:
         The text.
@@ -116,6 +123,9 @@ def config_text(
         sizes = dict.fromkeys([1, serving.max_batch]) if batched else [1]
         for size in sizes:
             lines += _warmup(inputs, batched, size)
+    if digest:
+        entry = f"value {{ string_value: {_quoted(digest)} }}"
+        lines.append(f"parameters {{ key: {_quoted(TAIL_DIGEST)} {entry} }}")
     return "\n".join(lines) + "\n"
 
 

@@ -19,6 +19,7 @@ from splitdeploy.cloud_runtime.triton_config import (
 from splitdeploy.edge_runtime.bundle import Bundle
 from splitdeploy.edge_runtime.session import FREE
 from splitdeploy.profiles.cut import TensorSpec
+from splitdeploy.profiles.digest import file_sha256
 from splitdeploy.profiles.errors import OutputError, ServeError
 
 PYTHON_MODEL = Path(__file__).with_name("triton_model.py")
@@ -147,7 +148,9 @@ def write_model(
         for kind in ("inputs", "outputs")
     )
     _place(folder, graph)
-    (folder / "config.pbtxt").write_text(config_text(name, inputs, outputs, Serving()))
+    weights = graph.with_suffix(".weights")
+    digest = file_sha256(weights if weights.is_file() else graph)
+    (folder / "config.pbtxt").write_text(config_text(name, inputs, outputs, Serving(), digest))
 
 
 def _write_tail(folder: Path, bundle: Bundle, serving: Serving) -> None:
@@ -159,7 +162,9 @@ def _write_tail(folder: Path, bundle: Bundle, serving: Serving) -> None:
     _place(folder, bundle.tail)
     if serving.backend == "python":
         shutil.copyfile(PYTHON_MODEL, folder / "1" / "model.py")
-    text = config_text(bundle.served_name, bundle.tail_inputs, bundle.tail_outputs, serving)
+    text = config_text(
+        bundle.served_name, bundle.tail_inputs, bundle.tail_outputs, serving, bundle.tail_digest
+    )
     (folder / "config.pbtxt").write_text(text)
 
 

@@ -70,6 +70,12 @@ class Bundle:
         return {name: path for name, path in found.items() if path.is_file()}
 
     @property
+    def tail_digest(self) -> str:
+        """Of the file that holds the tail's weights: tells tails of one shape apart."""
+        files = self.manifest["files"]
+        return str(files.get("tail.weights", files["tail.onnx"])["sha256"])
+
+    @property
     def digest(self) -> str:
         """Of its manifest, which holds the digests of all else: tells bundles apart."""
         return file_sha256(self.folder / _MANIFEST)

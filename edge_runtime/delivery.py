@@ -342,7 +342,11 @@ class Delivery:
         ends_s = time.perf_counter() + deadline_s
         bundle = opened.bundle
         self._link.check_model(
-            bundle.served_name, bundle.tail_inputs, bundle.tail_outputs, deadline_s
+            bundle.served_name,
+            bundle.tail_inputs,
+            bundle.tail_outputs,
+            bundle.tail_digest,
+            deadline_s,
         )
         self._known.add(opened)
         begun_s = time.perf_counter()

@@ -13,7 +13,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from splitdeploy.edge_runtime.session import FREE, Array, shown
 from splitdeploy.edge_runtime.tls import ClientTls
-from splitdeploy.edge_runtime.wire import DATATYPES, read_response
+from splitdeploy.edge_runtime.wire import DATATYPES, TAIL_DIGEST, read_response
 from splitdeploy.profiles.cut import TensorSpec
 from splitdeploy.profiles.errors import CloudError, UsageError, WireError
 
@@ -194,14 +194,18 @@ class Link:
         name: str,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
+        digest: str,
         deadline_s: float,
     ) -> None:
         """Make sure that the server serves this tail and not another one.
+
+        A server that does not tell which weights it has (`TAIL_DIGEST`) is believed.
 
         Args:
             name: Under which it is served.
             inputs: That it takes.
             outputs: That it gives.
+            digest: Of the file that holds its weights.
             deadline_s: The longest to wait.
 
         Raises:
@@ -232,6 +236,25 @@ class Link:
                     f"{name!r} at {self.address} is the tail of another model or cut: expected "
                     f"{what} {_listed(wanted)}, it has {_listed(there)}: serve this bundle there",
                 )
+        told_digest = self._told_digest(name, deadline_s)
+        if told_digest not in {"", digest}:
+            raise CloudError(
+                "refused",
+                f"{name!r} at {self.address} has other weights: expected a tail with SHA-256 "
+                f"{digest[:12]}…, it has {told_digest[:12]}…: serve this bundle there",
+            )
+
+    def _told_digest(self, name: str, deadline_s: float) -> str:
+        """Which weights a server says that it has; empty where it does not tell."""
+        try:
+            told = self._ask(self._stub.ModelConfig, pb.ModelConfigRequest(name=name), deadline_s)
+        except CloudError as error:
+            if error.kind != "refused":
+                raise
+            return ""  # the protocol does not ask for this call
+        if TAIL_DIGEST not in told.config.parameters:
+            return ""
+        return str(told.config.parameters[TAIL_DIGEST].string_value)
 
     def infer(self, message: Any, expected: Sequence[TensorSpec], deadline_s: float) -> Reply:
         """Send a request and wait for its answer.

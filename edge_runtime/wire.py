@@ -25,6 +25,9 @@ DATATYPES = {
 }  # fmt: skip
 """What the protocol calls each dtype."""
 
+TAIL_DIGEST = "tail_sha256"
+"""The parameter of a served tail's configuration that tells which weights it has."""
+
 _CONTENTS = {
     "FP32": "fp32_contents", "FP64": "fp64_contents", "INT8": "int_contents",
     "INT16": "int_contents", "INT32": "int_contents", "INT64": "int64_contents",

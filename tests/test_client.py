@@ -495,6 +495,12 @@ def test_a_batch_stays_below_the_largest_message(folder: Path) -> None:
         assert sizes == [1, 3, 3]
 
 
+def test_other_weights_behind_the_same_tensors_are_told(cloud: str, tmp_path: Path) -> None:
+    other = make_bundle(tmp_path / "other", work=1)
+    with pytest.raises(CloudError, match=r"has other weights: expected a tail with SHA-256"):
+        client(other, cloud)
+
+
 def test_a_tail_of_another_model_is_told_at_once(folder: Path, tmp_path: Path, cloud: str) -> None:
     other = make_bundle(tmp_path / "other", served="another_tail")
     with pytest.raises(

@@ -205,10 +205,13 @@ def test_late_and_cancelled_requests_are_not_computed(tiny: Bundle) -> None:
         wait_for(lambda: found.server._gate.computing == 1)
         with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
             ask(found.client, picture(), client_timeout=0.05)
+        # On a busy machine the deadline may pass before the request has left.
+        wait_for(lambda: found.server._gate.waiting == 0)
+        before = counted(found.server).get("gone", 0)
         left = found.client.async_infer(MOODY, inputs(picture()), lambda result, error: None)
         wait_for(lambda: found.server._gate.waiting == 1)
         left.cancel()
-        wait_for(lambda: counted(found.server).get("gone") == 2)
+        wait_for(lambda: counted(found.server).get("gone", 0) > before)
         slow.result()
         assert found.server.metrics is not None
         computed = found.server.metrics.registry.get_sample_value(

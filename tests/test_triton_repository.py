@@ -345,3 +345,9 @@ def test_where_there_is_none_the_message_says_how_to_get_one(
             [tmp_path / "b"], host="127.0.0.1", port=0, metrics_port=None, max_batch=8, tls=None,
             grace_s=1.0,
         )  # fmt: skip
+
+
+def test_a_client_can_tell_the_weights() -> None:
+    config = parse(config_text("tail", [X], [Y], Serving(), "abc"))
+    assert config.parameters["tail_sha256"].string_value == "abc"
+    assert not parse(config_text("tail", [X], [Y], Serving())).parameters
