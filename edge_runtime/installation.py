@@ -118,6 +118,7 @@ class Installation:
             self._settle(arrived, place)
         if not place.is_dir():
             raise OutputError(f"expected version {version} in {self.folder}, it never came whole")
+        replaced = self.record(version)
         written = {
             **record,
             "version": version,
@@ -125,7 +126,7 @@ class Installation:
             "service": None if service is None else service.to_json(),
         }
         write_atomically(place / _RECORD, json.dumps(written))
-        state = self._switch(version, health_s)
+        state = self._switch(version, health_s, replaced)
         self._prune()
         return self._told(state)
 
@@ -157,8 +158,12 @@ class Installation:
             "unfinished": sorted(p.name for p in (self.folder / INCOMING).glob("*") if p.is_dir()),
         }
 
-    def _switch(self, version: str, health_s: float) -> str | None:
+    def _switch(
+        self, version: str, health_s: float, replaced: Mapping[str, Any] | None = None
+    ) -> str | None:
         """Point ``current`` to a version and start its service; undo both where that fails."""
+        # A version that is current already may get another service: ``replaced`` is what was on
+        # record of it.
         before, earlier = self.linked(CURRENT), self.linked(PREVIOUS)
         if before is not None and before != version:
             self._link(PREVIOUS, before)
@@ -169,6 +174,8 @@ class Installation:
         try:
             return self._manager.start(service, health_s)
         except SplitdeployError as error:
+            if replaced:
+                write_atomically(self._version(version) / _RECORD, json.dumps(replaced))
             left = self._restore(before, earlier, service)
             raise OutputError(f"{error}; {left}") from error
 

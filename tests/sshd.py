@@ -55,9 +55,9 @@ def children(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in map(int, task.read_text().split()):
-            name = Path(f"/proc/{child}/comm").read_text().strip()
-            if name.startswith("sshd"):
-                found += [*children(child), child]
+            with contextlib.suppress(OSError):  # it may end while we look
+                if Path(f"/proc/{child}/comm").read_text().startswith("sshd"):
+                    found += [*children(child), child]
     return found
 
 

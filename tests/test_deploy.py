@@ -412,6 +412,20 @@ def test_a_service_follows_its_version(systemctl: Path, tmp_path: Path) -> None:
     assert here.rollback(0.0)["current"] == ONE
 
 
+def test_another_service_of_the_same_version_is_taken_back_too(
+    systemctl: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "device"
+    here = Installation(folder)
+    arrived(folder, ONE)
+    here.activate(ONE, {"model": "m"}, Service("user", "s", SLEEPS, folder), 0.0)
+    with pytest.raises(OutputError, match=f"version {ONE} is current again"):
+        here.activate(ONE, {"model": "n"}, Service("user", "s", ENDS, folder), 5.0)
+    assert here.status()["service"] == "active"
+    assert here.record(ONE)["model"] == "m"
+    assert "/bin/sleep" in (systemctl / "user/s.service").read_text()
+
+
 def test_a_first_service_that_fails_leaves_nothing(systemctl: Path, tmp_path: Path) -> None:
     folder = tmp_path / "device"
     arrived(folder, ONE)
