@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def in_edge(hosts: TwoHosts, bundle: Path, address: str, inputs: Path) -> dict[s
 def measure(bundle: str, address: str, inputs: str) -> None:
     """In the edge's namespace: one request after the other, and a small message's round trip."""
     picture = np.load(inputs)
-    with Link(address) as link:
+    with closing(Link(address)) as link:
         link.ready(5.0)
         trips_s = [timed(lambda: link.ready(5.0)) for _ in range(20)]
     with SplitClient(read_bundle(Path(bundle)), address, deadline_s=30.0) as client:

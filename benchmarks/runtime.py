@@ -100,14 +100,14 @@ def exported(folder: Path, cut: str, precision: str) -> Bundle:
 
 
 def each_cut(
-    folder: Path, measure: Callable[[Bundle, Server, Server], dict[str, Any]]
+    folder: Path, measure: Callable[[Bundle, Server, Bundle, Server], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """A row a cut; beside its tail, a tail that does nothing with the same bytes is served."""
     for cut, precision in CUTS.items():
         bundle = exported(folder, cut, precision)
         idle = idle_bundle(bundle, folder / f"{cut}-{precision}-idle")
         with pinned(bundle.folder) as server, pinned(idle) as wire:
-            row = measure(bundle, server, wire)
+            row = measure(bundle, server, read_bundle(idle), wire)
         yield {"cut": cut, "precision": precision,
                "payload_bytes": bundle.cut.payload_bytes, **row}  # fmt: skip
 
@@ -117,13 +117,15 @@ def pinned(folder: Path) -> Any:
     return served([folder], "--threads", "1", within=PINNED)
 
 
-def streamed(bundle: Bundle, server: Server, wire: Server) -> dict[str, Any]:
+def streamed(bundle: Bundle, server: Server, idle_tail: Bundle, wire: Server) -> dict[str, Any]:
     """Throughput, and that of each stage alone, in interleaved rounds."""
     picture = example(bundle)
     rates: dict[str, list[float]] = {"stream": [], "head": [], "wire": [], "tail": []}
     with (
         SplitClient(bundle, server.address, threads=1, deadline_s=60.0) as client,
-        SplitClient(bundle, wire.address, threads=1, deadline_s=60.0, head=Ready(bundle)) as idle,
+        SplitClient(
+            idle_tail, wire.address, threads=1, deadline_s=60.0, head=Ready(bundle)
+        ) as idle,
         OnnxRuntimeSession(bundle.head, threads=1) as head,
     ):
         for _ in range(ROUNDS):
@@ -138,13 +140,15 @@ def streamed(bundle: Bundle, server: Server, wire: Server) -> dict[str, Any]:
             "shares": ratios}  # fmt: skip
 
 
-def singly(bundle: Bundle, server: Server, wire: Server) -> dict[str, Any]:
+def singly(bundle: Bundle, server: Server, idle_tail: Bundle, wire: Server) -> dict[str, Any]:
     """One request after the other, and its stages alone."""
     picture = example(bundle)
     times: dict[str, list[float]] = {"request": [], "head": [], "wire": [], "tail": []}
     with (
         SplitClient(bundle, server.address, threads=1, deadline_s=60.0) as client,
-        SplitClient(bundle, wire.address, threads=1, deadline_s=60.0, head=Ready(bundle)) as idle,
+        SplitClient(
+            idle_tail, wire.address, threads=1, deadline_s=60.0, head=Ready(bundle)
+        ) as idle,
         OnnxRuntimeSession(bundle.head, threads=1) as head,
     ):
         for _ in range(ROUNDS):
