@@ -21,6 +21,7 @@ from splitdeploy.edge_runtime.bundle import Bundle, read_bundle
 from splitdeploy.edge_runtime.client import SplitClient
 from splitdeploy.edge_runtime.cut_chooser import CutChooser, CutCost
 from splitdeploy.edge_runtime.job import Item
+from splitdeploy.edge_runtime.session import Session
 from splitdeploy.profiles.errors import UsageError
 
 _SMOOTHING = 0.2
@@ -33,6 +34,7 @@ class AdaptiveClient:
     Args:
         bundles: Of one model with the same weights; the first is begun with.
         address: ``host:port`` of the server, which serves all their tails.
+        heads: A session of each bundle's head, in place of ONNX Runtime's; they stay their owner's.
         margin: See `CutChooser`.
         probe_s: After so long without news of the uplink, one picture goes through the cut with
             the next larger payload: small payloads may never tell that the link has become fast.
@@ -49,6 +51,7 @@ class AdaptiveClient:
         bundles: Sequence[Bundle | Path | str],
         address: str,
         *,
+        heads: Sequence[Session] | None = None,
         margin: float = 0.25,
         probe_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
@@ -64,7 +67,8 @@ class AdaptiveClient:
         self.clients: list[SplitClient] = []
         try:
             for place, bundle in enumerate(opened):
-                client = SplitClient(bundle, address, **settings)
+                head = None if heads is None else heads[place]
+                client = SplitClient(bundle, address, head=head, **settings)
                 self.clients.append(client)
                 self._chooser.measured(place, head_s=client.head_s, tail_s=0.0)
         except BaseException:

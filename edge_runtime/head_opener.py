@@ -20,7 +20,7 @@ from splitdeploy.edge_runtime.open_head import open_head
 from splitdeploy.edge_runtime.received import Sent
 from splitdeploy.edge_runtime.session import Session
 from splitdeploy.profiles.cut import CutPoint, TensorSpec
-from splitdeploy.profiles.errors import EngineError, MissingExtraError
+from splitdeploy.profiles.errors import EngineError, MissingExtraError, SessionError
 
 if TYPE_CHECKING:
     from splitdeploy.edge_runtime.measure_job import Settings
@@ -61,6 +61,7 @@ def open_for_measuring(folder: Path, head: HeadFiles, settings: Settings) -> Ite
     Raises:
         EngineError: TensorRT was asked for, and its engine cannot be built.
         MissingExtraError: It was asked for, and is not installed.
+        SessionError: It was asked for, and there is no GPU that it can use.
     """
     bundle = _as_bundle(folder, head, settings.precision)
     backend, notes = settings.backend, list[str]()
@@ -68,11 +69,11 @@ def open_for_measuring(folder: Path, head: HeadFiles, settings: Settings) -> Ite
         try:
             built = build_engine(bundle, EngineSettings(settings.precision))
             notes += built.notes
-        except (EngineError, MissingExtraError) as error:
+        except (EngineError, MissingExtraError, SessionError) as error:
             if backend == "tensorrt":
                 raise
             backend = "onnxruntime"
-            if isinstance(error, EngineError):
+            if not isinstance(error, MissingExtraError):
                 notes.append(f"not in TensorRT: {error}")
     precision = settings.precision if backend != "onnxruntime" else None
     with open_head(bundle, backend, threads=settings.threads, precision=precision) as session:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from splitdeploy.profiles.units import parse_time_s
 
 if TYPE_CHECKING:
     from splitdeploy.edge_runtime.adaptive import AdaptiveClient
+    from splitdeploy.edge_runtime.bundle import Bundle
     from splitdeploy.edge_runtime.client import SplitClient
     from splitdeploy.edge_runtime.job import Item
+    from splitdeploy.edge_runtime.session import Session
     from splitdeploy.edge_runtime.tls import ClientTls
 
 _FILE = click.Path(path_type=Path)
@@ -80,6 +83,13 @@ _FILE = click.Path(path_type=Path)
     " [default: CPUExecutionProvider]",
 )
 @click.option(
+    "--backend",
+    type=click.Choice(["auto", "tensorrt", "onnxruntime"]),
+    default="auto",
+    show_default=True,
+    help="What runs the head; auto takes an engine (splitdeploy build) where there is one.",
+)
+@click.option(
     "--threads", type=click.IntRange(1), help="Of one operator.  [default: ONNX Runtime's]"
 )
 @click.option("--labels", metavar="FILE", type=_FILE, help="Names of the classes, one a line.")
@@ -112,10 +122,12 @@ def command(bundle: Path, images: tuple[Path, ...], **given: Any) -> int:
     # gRPC writes lines of its own, for each connection that breaks; read when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from splitdeploy.edge_runtime.adaptive import AdaptiveClient
+    from splitdeploy.edge_runtime.bundle import read_bundle
     from splitdeploy.edge_runtime.client import SplitClient
     from splitdeploy.edge_runtime.onnxruntime_session import CPU
 
     names, items, total = _source(images, given)
+    bundles = [read_bundle(place, "edge") for place in (bundle, *given["also"])]
     settings: dict[str, Any] = {
         "fallback": "local" if given["local"] else given["fallback"],
         "deadline_s": deadline_s,
@@ -125,13 +137,30 @@ def command(bundle: Path, images: tuple[Path, ...], **given: Any) -> int:
         "providers": given["provider"] or (CPU,),
         "threads": given["threads"],
     }
-    client: SplitClient | AdaptiveClient
-    if given["also"]:
-        client = AdaptiveClient([bundle, *given["also"]], given["cloud"], **settings)
-    else:
-        client = SplitClient(bundle, None if given["local"] else given["cloud"], **settings)
-    with client:
+    with ExitStack() as stack:
+        heads = [stack.enter_context(_head(one, given)) for one in bundles]
+        client: SplitClient | AdaptiveClient
+        if given["also"]:
+            client = AdaptiveClient(bundles, given["cloud"], heads=heads, **settings)
+        else:
+            cloud = None if given["local"] else given["cloud"]
+            client = SplitClient(bundles[0], cloud, head=heads[0], **settings)
+        stack.callback(client.close)
         return _run(client, names, items, total, given)
+
+
+def _head(bundle: Bundle, given: Mapping[str, Any]) -> Session:
+    """The head in what runs it, which is told where it is not what it might be."""
+    from splitdeploy.edge_runtime.open_head import open_head
+
+    backend = "onnxruntime" if given["provider"] else given["backend"]
+    session = open_head(
+        bundle, backend, providers=given["provider"] or None, threads=given["threads"]
+    )
+    if given["verbose"]:
+        note = f" ({session.note})" if session.note else ""
+        click.echo(f"head of {bundle.cut.name} in {session.name}{note}", err=True)
+    return session
 
 
 def _check_choices(images: tuple[Path, ...], given: Mapping[str, Any]) -> None:
