@@ -16,16 +16,24 @@ from splitdeploy.attacks.judging import Judges
 from splitdeploy.attacks.leakage.figures import record_figures
 from splitdeploy.attacks.leakage.noise import Noise, noise_named, repeated, repetition_caveats
 from splitdeploy.attacks.leakage.prior import ImagePrior, default_prior
+from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner import privacy
 from splitdeploy.partitioner.arsenal import load_arsenal
 from splitdeploy.partitioner.attack_target import Arsenal, check_twin
 from splitdeploy.partitioner.deployed import observe
-from splitdeploy.partitioner.forward_pass import Sampled, Samples, load_samples, sample_cuts
+from splitdeploy.partitioner.forward_pass import (
+    Sampled,
+    Samples,
+    load_samples,
+    sample_cuts,
+    sampled_from_json,
+    sampled_to_json,
+)
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.state import State
-from splitdeploy.partitioner.sweep import guarded
+from splitdeploy.partitioner.sweep import watched
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.errors import AttackError
 from splitdeploy.profiles.figure import ordered
@@ -39,6 +47,10 @@ _FORWARD_SHARE = 0.08
 
 _SHORTEST_S = 0.2
 """However late it is, every cut gets some evidence."""
+
+_SAMPLED = "sampled"
+_LEAKAGE = "leakage"
+"""Parts of a row that are kept before it is whole."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,7 @@ class _Job:
     prior: ImagePrior
     judges: Judges
     run: Path
+    state: State
     sampled: Mapping[int, Sampled]
     caveats: tuple[str, ...]
     ends_at: float
@@ -145,15 +158,21 @@ def expose_cuts(
     pending = [place for place, row in enumerate(rows) if row.cut.index not in done]
     reporter.stage("leakage and attacks", max(1, len(pending)))
     waiting = [plan.cuts[at] for at in pending]
-    sampled = _sampled(plan, waiting, subjects.samples, noise, prior, ends_at)
+    sampled = _sampled(plan, waiting, subjects.samples, noise, prior, state, ends_at)
     caveats = repetition_caveats(noise_named(options.noise), options.queries)
-    job = _Job(plan, options, pixels, noise, prior, subjects.judges, run, sampled, caveats, ends_at)
+    job = _Job(
+        plan, options, pixels, noise, prior, subjects.judges, run, state, sampled, caveats, ends_at
+    )
     for nth, place in enumerate(pending):
         cost = [rows[later].cut.head_macs + _PICTURE_COST for later in pending[nth:]]
         now = time.perf_counter()
         share = privacy.first_share(cost, max(0.0, ends_at - now))
-        row = guarded(rows[place], partial(_exposed, job, plan.cuts[place], now + share))
+        cut = plan.cuts[place]
+        work = f"leakage and the quick attack on {cut.name}"
+        row = watched(state, work, rows[place], partial(_exposed, job, cut, now + share))
         state.save(row)
+        if row.error is None:
+            state.tell("quick attack", time.perf_counter() - now, cut.name)
         done[row.cut.index] = row
         reporter.advance()
     return [done[row.cut.index] for row in rows]
@@ -178,15 +197,23 @@ def _sampled(
     samples: Samples,
     noise: Noise,
     prior: ImagePrior,
+    state: State,
     ends_at: float,
 ) -> dict[int, Sampled]:
-    """What one pass forward says of all cuts together."""
+    """What one pass forward says of all cuts together, or what an interrupted sweep had of it."""
     if not cuts or plan.pixel_head(cuts[0]) is None:
         return {}
-    left_s = max(0.0, ends_at - time.perf_counter())
-    return sample_cuts(
-        plan.model, cuts, samples, noise=noise, prior=prior, deadline_s=_FORWARD_SHARE * left_s
-    )
+    kept = sampled_from_json(state.load_part(_SAMPLED))
+    if all(cut.index in kept for cut in cuts):
+        return kept
+    began = time.perf_counter()
+    found = sample_cuts(
+        plan.model, cuts, samples, noise=noise, prior=prior,
+        deadline_s=_FORWARD_SHARE * max(0.0, ends_at - began),
+    )  # fmt: skip
+    state.save_part(_SAMPLED, sampled_to_json(found))
+    state.tell("pass forward", time.perf_counter() - began)
+    return found
 
 
 def _with_figures(
@@ -208,15 +235,7 @@ def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutRep
     seen = [tensor[: len(job.pixels)] for tensor in seen]
     sent = [torch.from_numpy(tensor) for tensor in seen]
     check_twin(head, job.pixels, sent, job.options.precision)
-    left_s = max(_SHORTEST_S, ends_at - time.perf_counter())
-    leaked = privacy.leakage(
-        head,
-        job.pixels,
-        noise=job.noise,
-        prior=job.prior,
-        deadline_s=privacy.LEAKAGE_SHARE * left_s,
-        seed=seed,
-    )
+    leaked = _leaked(job, cut, head, ends_at, row)
     left_s = max(_SHORTEST_S, ends_at - time.perf_counter())
     record, found = privacy.attack(
         head, seen, job.pixels, deadline_s=left_s, seed=seed, judges=job.judges
@@ -224,7 +243,29 @@ def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutRep
     picture = privacy.write_picture(job.run, cut.name, record.name, job.pixels, found)
     return replace(
         row,
-        leakage=_with_figures(leaked, job.prior, job.sampled[cut.index], job.caveats),
+        leakage=leaked,
         attacks=(replace(record, picture=picture),),
         baseline=job.judges.baseline,
     )
+
+
+def _leaked(
+    job: _Job, cut: CutPoint, head: PixelHead, ends_at: float, row: CutReport
+) -> LeakageRecord:
+    """The leakage of a cut, kept before the attack begins."""
+    kept = job.state.load_row_part(_LEAKAGE, cut.index)
+    if kept is not None and kept.leakage is not None:
+        return kept.leakage
+    began = time.perf_counter()
+    measured = privacy.leakage(
+        head,
+        job.pixels,
+        noise=job.noise,
+        prior=job.prior,
+        deadline_s=privacy.LEAKAGE_SHARE * max(_SHORTEST_S, ends_at - began),
+        seed=job.options.seed,
+    )
+    leaked = _with_figures(measured, job.prior, job.sampled[cut.index], job.caveats)
+    job.state.save_row_part(_LEAKAGE, replace(row, leakage=leaked))
+    job.state.tell("leakage", time.perf_counter() - began, cut.name)
+    return leaked

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,9 @@ from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner.head_module import OneByOne, torch_head
 from splitdeploy.partitioner.models import LoadedModel
 from splitdeploy.profiles.cut import CLOUD_ONLY, CutPoint
-from splitdeploy.profiles.figure import Figure
+from splitdeploy.profiles.document import Node
+from splitdeploy.profiles.errors import ReportError
+from splitdeploy.profiles.figure import Figure, figure_from_json, figure_to_json
 
 PICTURES = 32
 """How many a pass forward is made with: more than the derivatives can afford."""
@@ -137,6 +140,45 @@ def sample_cuts(
         )
         found[cut.index] = Sampled(figures, notes)
     return found
+
+
+def sampled_to_json(found: Mapping[int, Sampled]) -> dict[str, Any]:
+    """What a pass said, as a document.
+
+    Args:
+        found: By the index of each cut.
+
+    Returns:
+        What ``json.dumps`` takes.
+    """
+    return {
+        str(index): {
+            "figures": [figure_to_json(figure) for figure in sampled.figures],
+            "notes": list(sampled.notes),
+        }
+        for index, sampled in found.items()
+    }
+
+
+def sampled_from_json(document: object) -> dict[int, Sampled]:
+    """What a pass had said.
+
+    Args:
+        document: As `sampled_to_json` made it; anything else counts for nothing.
+
+    Returns:
+        The figures by the index of each cut.
+    """
+    try:
+        return {
+            int(index): Sampled(
+                tuple(figure_from_json(figure) for figure in entry["figures"]),
+                tuple(note.text() for note in entry["notes"]),
+            )
+            for index, entry in Node(document).items()
+        }
+    except (ReportError, ValueError):
+        return {}
 
 
 def _affordable(model: LoadedModel, cuts: Sequence[CutPoint], samples: Samples, ends: float) -> int:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
-from splitdeploy.edge_runtime.device_state import DeviceState, read_state
-from splitdeploy.edge_runtime.power_mode import power_mode
-from splitdeploy.partitioner.local_times import time_locally
+from splitdeploy.partitioner.kept_times import local_sides
 from splitdeploy.partitioner.measured import MeasuredSide, Places, Side
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.remote.profile import measure_remotely
+from splitdeploy.partitioner.state import State
 from splitdeploy.profiles.device import find_device
 from splitdeploy.profiles.errors import UsageError
 from splitdeploy.profiles.report import CutReport
 
 LOCAL = "local"
 """The name of this machine."""
-
-_LOCAL_TIMING_S = 4.0
 
 
 def is_remote(name: str) -> bool:
@@ -30,7 +25,7 @@ def is_remote(name: str) -> bool:
 
 
 def find_places(
-    plan: Plan, rows: Sequence[CutReport], options: ProfileOptions, state: Path, reporter: Reporter
+    plan: Plan, rows: Sequence[CutReport], options: ProfileOptions, state: State, reporter: Reporter
 ) -> Places:
     """Find what runs the sides, and measure what can be measured.
 
@@ -38,28 +33,27 @@ def find_places(
         plan: The model, its cuts and its export.
         rows: As far as they are; a cut that failed is not measured on a device.
         options: Of the sweep.
-        state: Where figures of a device are kept for ``--resume``.
+        state: Where figures are kept for ``--resume``.
         reporter: Told as it goes.
 
     Returns:
         Both places.
     """
-    local, state_then = None, None
+    local = None
     if LOCAL in {options.device, options.cloud}:
-        with power_mode(options.power_mode if options.device == LOCAL else None):
-            state_then = read_state()
-            local = time_locally(plan, reporter, _LOCAL_TIMING_S)
+        mode = options.power_mode if options.device == LOCAL else None
+        local = local_sides(plan, options.precision, mode, state, reporter)
     cloud: Side
     if local is not None and options.cloud == LOCAL:
-        cloud = local.tails()
+        cloud = local.tails
     else:
         cloud = find_device(options.cloud)
     if is_remote(options.device):
-        edge = measure_remotely(plan, rows, options, state, reporter)
+        edge = measure_remotely(plan, rows, options, state.folder, reporter)
         check_energy(edge, options)
         return Places(edge, cloud)
     if local is not None and options.device == LOCAL:
-        return Places(_on_board(local.heads(options.precision), state_then), cloud)
+        return Places(local.heads, cloud)
     return Places(find_device(options.device), cloud)
 
 
@@ -78,10 +72,3 @@ def check_energy(edge: MeasuredSide, options: ProfileOptions) -> None:
             f"the objective energy needs a device whose power is known: {edge.note}; take another "
             "objective, or name a simulated device (see: splitdeploy devices)"
         )
-
-
-def _on_board(side: MeasuredSide, state: DeviceState | None) -> MeasuredSide:
-    """With what a Jetson tells of itself; any other machine tells nothing."""
-    if state is None or state.board is None:
-        return side
-    return replace(side, power_mode=state.power_mode, facts=state.to_json())

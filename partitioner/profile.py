@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ from splitdeploy.partitioner.remote.reach import reach
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.run_folder import check_writable, whole_or_nothing
 from splitdeploy.partitioner.source import source_to_json
-from splitdeploy.partitioner.state import STATE_FOLDER, State
+from splitdeploy.partitioner.state import STATE_FOLDER, State, alone_in
 from splitdeploy.partitioner.strong_attacks import STRONG_SHARE, strengthen
 from splitdeploy.partitioner.sweep import price_cuts, verify_cuts
 from splitdeploy.partitioner.sweep_report import sweep_report
@@ -75,7 +75,7 @@ def profile(
         told.stage("reaching the device", 1)
         with reach(options.device, options.remote):
             told.advance()
-    with _workspace() as folder, whole_or_nothing(out):
+    with _workspace() as folder, whole_or_nothing(out), ExitStack() as held:
         told.stage("loading, tracing, exporting", 2)
         model = load_model(
             options.model,
@@ -97,9 +97,10 @@ def profile(
         privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
         check_figures(options, leakage=privacy)
         subjects = load_subjects(plan, options) if privacy else None
+        held.enter_context(alone_in(out / STATE_FOLDER))
         state = _open_run(out, plan, options, subjects)
-        rows = verify_cuts(plan, told)
-        places = find_places(plan, rows, options, out / STATE_FOLDER, told)
+        rows = verify_cuts(plan, told, state)
+        places = find_places(plan, rows, options, state, told)
         rows = price_cuts(plan, rows, places, options, told)
         report = sweep_report(plan, rows, places, options, command)
         if subjects is not None:

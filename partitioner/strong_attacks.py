@@ -27,6 +27,7 @@ from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.recommend import judge, rank
 from splitdeploy.partitioner.scoring import attack_share, table_of
 from splitdeploy.partitioner.state import State
+from splitdeploy.partitioner.sweep import FAILURES
 from splitdeploy.profiles.errors import SplitdeployError
 from splitdeploy.profiles.report import Constraints, CutReport, SweepReport
 
@@ -86,8 +87,10 @@ def strengthen(
         slot = begun[0]
         share_s = left_s * slot.least_s / sum(s.least_s for s in begun)
         until = time.perf_counter() + share_s - _MARGIN_S
+        began = time.perf_counter()
         row = _attacked(plan, rows[slot.place], slot, options, subjects, state, run, until)
         state.save(row)
+        state.tell(slot.choice.label, time.perf_counter() - began, row.name)
         rows[slot.place] = row
         stands = _stands(row, options.constraints)
         slots = [s for s in slots if s is not slot and (stands or s.place != slot.place)]
@@ -104,10 +107,15 @@ def _slots(report: SweepReport, options: ProfileOptions, arsenal: Arsenal) -> li
     slots = []
     for choice in choices:
         for place in places:
-            attacks = report.cuts[place].attacks
-            if choice.label not in {f"{a.name}:{a.preset}" for a in attacks}:
+            if not _settled(report.cuts[place], choice.label):
                 slots.append(_Slot(place, choice, _least_s(report.cuts[place])))
     return slots
+
+
+def _settled(row: CutReport, label: str) -> bool:
+    """Whether an attack was run on a cut, or there is a note of why it cannot be."""
+    told = any(note.startswith(f"{label} ") for note in row.attack_notes)
+    return told or label in {f"{attack.name}:{attack.preset}" for attack in row.attacks}
 
 
 def _fits(threat: ThreatModel, arsenal: Arsenal) -> bool:
@@ -173,10 +181,17 @@ def _attacked(
 ) -> CutReport:
     """The row with one attack more, or with a note of why there is none."""
     attack, label = slot.choice.make(options.seed), slot.choice.label
+    work = f"{label} on {row.name}"
+    crash = state.watch.crashed(work)
+    if crash is not None:
+        return replace(row, attack_notes=(*row.attack_notes, f"{label} failed: {crash}"))
     try:
-        with deployed_target(
-            plan, slot.place, options.precision, subjects.pixels, subjects.arsenal
-        ) as target:
+        with (
+            state.watch.on(work),
+            deployed_target(
+                plan, slot.place, options.precision, subjects.pixels, subjects.arsenal
+            ) as target,
+        ):
             reason = why_not(attack, target)
             if reason is not None:
                 return replace(row, attack_notes=(*row.attack_notes, f"{label} {reason}"))
@@ -188,7 +203,7 @@ def _attacked(
                 folder=state.training(row.cut.index, file_name(label)),
                 judges=subjects.judges,
             )
-    except (SplitdeployError, RuntimeError, ValueError, ArithmeticError) as error:
+    except (SplitdeployError, *FAILURES) as error:
         reason = " ".join(str(error).split())[:300]
         return replace(row, attack_notes=(*row.attack_notes, f"{label} failed: {reason}"))
     taken = {other.name for other in row.attacks}
@@ -198,14 +213,15 @@ def _attacked(
 
 
 def _noted(rows: Sequence[CutReport], slots: Sequence[_Slot], state: State) -> list[CutReport]:
-    """The rows, with notes on what there was no time for."""
+    """The rows, with notes on what there was no time for; notes of an earlier sweep are renewed."""
     noted = []
     for place, row in enumerate(rows):
         labels = [slot.choice.label for slot in slots if slot.place == place]
+        notes = [n for n in row.attack_notes if not n.startswith(_LATE)]
         if labels:
-            note = f"{_LATE} {', '.join(labels)}"
-            kept = [n for n in row.attack_notes if not n.startswith(_LATE)]
-            row = replace(row, attack_notes=(*kept, note))
+            notes.append(f"{_LATE} {', '.join(labels)}")
+        if tuple(notes) != row.attack_notes:
+            row = replace(row, attack_notes=tuple(notes))
             state.save(row)
         noted.append(row)
     return noted

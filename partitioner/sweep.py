@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,19 +18,21 @@ from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.slicing import Halves, write_slice
+from splitdeploy.partitioner.state import State
 from splitdeploy.partitioner.verify import compare, run_halves
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint
-from splitdeploy.profiles.errors import SplitdeployError
+from splitdeploy.profiles.errors import OutputError, SplitdeployError
 from splitdeploy.profiles.measurement import Measurement
 from splitdeploy.profiles.report import CutReport, Verification
 
 
-def verify_cuts(plan: Plan, reporter: Reporter) -> list[CutReport]:
+def verify_cuts(plan: Plan, reporter: Reporter, state: State | None = None) -> list[CutReport]:
     """Verify every cut; one that fails keeps its row, which says why.
 
     Args:
         plan: The model, its cuts and its export.
         reporter: Told after every cut.
+        state: Where finished rows are kept and taken up from; None to keep none.
 
     Returns:
         A row a cut, verified and nothing else.
@@ -37,9 +40,49 @@ def verify_cuts(plan: Plan, reporter: Reporter) -> list[CutReport]:
     reporter.stage("verifying the cuts", len(plan.cuts))
     rows = []
     for cut, sent in zip(plan.cuts, plan.sent, strict=True):
-        rows.append(guarded(CutReport(sent), partial(_verified, plan, cut)))
+        step = partial(_verified, plan, cut)
+        row = guarded(CutReport(sent), step) if state is None else _kept(state, sent, step)
+        rows.append(row)
         reporter.advance()
     return rows
+
+
+def _kept(state: State, sent: CutPoint, step: Callable[[CutReport], CutReport]) -> CutReport:
+    """The verified row that an interrupted sweep left, or else a new one, which is kept."""
+    stored = state.load_row_part("verified", sent.index)
+    if stored is not None:
+        return stored
+    began = time.perf_counter()
+    row = watched(state, f"the verification of {sent.name}", CutReport(sent), step)
+    if row.error is None:
+        state.save_row_part("verified", row)
+        state.tell("verification", time.perf_counter() - began, sent.name)
+    return row
+
+
+def watched(
+    state: State, work: str, row: CutReport, step: Callable[[CutReport], CutReport]
+) -> CutReport:
+    """Do one step of a row that may end the process; where it did before, the row says so.
+
+    Args:
+        state: Where it is marked as under way.
+        work: In words.
+        row: What is known so far.
+        step: From the row to the row with more.
+
+    Returns:
+        The new row, or the old one with its error.
+    """
+    crash = state.watch.crashed(work)
+    if crash is not None:
+        return replace(row, error=row.error or crash)
+    with state.watch.on(work):
+        return guarded(row, step)
+
+
+FAILURES = (RuntimeError, ValueError, ArithmeticError, LookupError, TypeError, MemoryError)
+"""What a cut may fail with beside the errors raised on purpose, without ending the sweep."""
 
 
 def guarded(row: CutReport, step: Callable[[CutReport], CutReport]) -> CutReport:
@@ -51,14 +94,19 @@ def guarded(row: CutReport, step: Callable[[CutReport], CutReport]) -> CutReport
 
     Returns:
         The new row, or the old one with its error.
+
+    Raises:
+        OutputError: The run folder cannot be written, which is no fault of the cut.
     """
     if row.error is not None:
         return row
     try:
         return step(row)
+    except OutputError:
+        raise
     except SplitdeployError as error:
         return replace(row, error=str(error))
-    except (RuntimeError, ValueError, ArithmeticError) as error:
+    except FAILURES as error:
         return replace(row, error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
