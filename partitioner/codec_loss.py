@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitdeploy.attacks.images import load_photographs
-from splitdeploy.attacks.intervals import wilson95
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.edge_runtime.session import Array
+from splitdeploy.partitioner.answer_loss import AnswerLoss, relative_error, same_class
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.slicing import Halves, write_slice
 from splitdeploy.partitioner.verify import run_halves
@@ -38,40 +38,26 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class CodecLoss:
-    """How often the cut model answers as the whole one does.
+class CodecLoss(AnswerLoss):
+    """What a codec costs, over the whole model.
 
     Attributes:
-        images: How many pictures.
-        pictures: Where they come from, in words.
-        aside: Whether the codec was calibrated on others.
-        top1_agreement: The share with the same first class; None where results are no classes.
-        top1_agreement_ci95: Its 95 % interval.
-        max_rel_error: The largest difference of a result over its tensor's largest magnitude.
         accuracy_before: The whole model's, where labels are known.
         accuracy_after: The cut model's.
     """
 
-    images: int
-    pictures: str
-    aside: bool
-    top1_agreement: float | None
-    top1_agreement_ci95: tuple[float, float] | None
-    max_rel_error: float
     accuracy_before: float | None = None
     accuracy_after: float | None = None
 
     def told(self) -> str:
         """One line for people."""
-        what = f"the codec, measured on {self.images} pictures ({self.pictures})"
-        parts = [f"largest error {self.max_rel_error:.1e} of the largest result"]
-        if self.top1_agreement is not None and self.top1_agreement_ci95 is not None:
-            low, high = (100 * end for end in self.top1_agreement_ci95)
-            parts.insert(0, f"{100 * self.top1_agreement:.1f} % [{low:.1f}, {high:.1f}] same class")
+        parts = self.parts()
         if self.accuracy_before is not None and self.accuracy_after is not None:
             before, after = 100 * self.accuracy_before, 100 * self.accuracy_after
             parts.append(f"accuracy {before:.1f} % before, {after:.1f} % after")
-        return f"{what}: {', '.join(parts)}"
+        return (
+            f"the codec, measured on {self.images} pictures ({self.pictures}): {', '.join(parts)}"
+        )
 
 
 def judged_pictures(shape: tuple[int, ...], images: Path | None, skipped: int, seed: int) -> Judged:
@@ -126,16 +112,11 @@ def codec_loss(plan: Plan, halves: Halves, judged: Judged) -> CodecLoss:
 
 
 def _compared(wanted: Array, got: Array, judged: Judged) -> CodecLoss:
-    scale = float(np.abs(wanted).max()) or 1.0
-    error = float(np.abs(wanted - got).max()) / scale
-    count = len(wanted)
-    if wanted.ndim != 2:
-        return CodecLoss(count, judged.pictures, judged.aside, None, None, error)
-    before, after = wanted.argmax(1), got.argmax(1)
-    same = int((before == after).sum())
     right: tuple[float | None, float | None] = (None, None)
-    if judged.labels is not None and int(judged.labels.max()) < wanted.shape[1]:
-        right = (float((before == judged.labels).mean()), float((after == judged.labels).mean()))
-    return CodecLoss(
-        count, judged.pictures, judged.aside, same / count, wilson95(same, count), error, *right
-    )
+    labels = judged.labels if wanted.ndim == 2 else None
+    if labels is not None and int(labels.max()) < wanted.shape[1]:
+        before, after = (answers.argmax(1) == labels for answers in (wanted, got))
+        right = (float(before.mean()), float(after.mean()))
+    error = relative_error(wanted, got)
+    same = same_class(wanted, got)
+    return CodecLoss(len(wanted), judged.pictures, judged.aside, *same, error, *right)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from splitdeploy.attacks.images import load_photographs
-from splitdeploy.attacks.intervals import wilson95
 from splitdeploy.edge_runtime.bundle import Bundle, read_bundle
 from splitdeploy.edge_runtime.guard_noise import draw
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.edge_runtime.session import Array
+from splitdeploy.partitioner.answer_loss import AnswerLoss, relative_error, same_class
 from splitdeploy.partitioner.bundle import save_graph, take_place
 from splitdeploy.partitioner.codec_loss import Judged, judged_pictures
 from splitdeploy.partitioner.half_graph import to_half
@@ -39,27 +39,15 @@ HEAD_PRECISIONS = ("fp16", "int8")
 
 
 @dataclass(frozen=True)
-class HeadLoss:
+class HeadLoss(AnswerLoss):
     """What a head in another precision costs, over the bundle's own, both with the bundle's tail.
 
     Attributes:
-        images: How many pictures.
-        pictures: Where they come from, in words.
-        aside: Whether the head was calibrated on others.
-        top1_agreement: The share with the same first class; None where results are no classes.
-        top1_agreement_ci95: Its 95 % interval.
-        max_rel_error: The largest difference of a result over the results' largest magnitude.
-        head_rel_error: The same of what the head sends.
+        head_rel_error: The largest difference of what the heads send, over the largest of it.
         source: ``measured``.
         runtime: Where: fp16 operators that a CPU lacks are computed in float32 there.
     """
 
-    images: int
-    pictures: str
-    aside: bool
-    top1_agreement: float | None
-    top1_agreement_ci95: tuple[float, float] | None
-    max_rel_error: float
     head_rel_error: float
     source: str = "measured"
     runtime: str = "onnxruntime on a CPU"
@@ -83,12 +71,8 @@ class HeadVariant:
         """One line for people."""
         if self.loss is None:
             return f"head in {self.precision}: not judged, the model takes no picture"
-        loss, parts = self.loss, list[str]()
-        if loss.top1_agreement is not None and loss.top1_agreement_ci95 is not None:
-            low, high = (100 * end for end in loss.top1_agreement_ci95)
-            parts.append(f"{100 * loss.top1_agreement:.1f} % [{low:.1f}, {high:.1f}] same class")
-        parts.append(f"largest error {loss.max_rel_error:.1e} of the largest result")
-        parts.append(f"{loss.head_rel_error:.1e} of what is sent")
+        loss = self.loss
+        parts = [*loss.parts(), f"{loss.head_rel_error:.1e} of what is sent"]
         aside = "" if loss.aside else ", used before since there are no others"
         return (
             f"head in {self.precision}, measured on {loss.images} pictures ({loss.pictures}"
@@ -242,23 +226,15 @@ def _compared(
 ) -> HeadLoss:
     first, second = (np.concatenate(part) for part in results)
     error, sent_error = (
-        _relative(np.concatenate(a), np.concatenate(b)) for a, b in (results, sent)
+        relative_error(np.concatenate(a), np.concatenate(b)) for a, b in (results, sent)
     )
     if not np.isfinite([error, sent_error]).all():
         raise VerificationError(
             f"{path.name} puts out what is not finite on these pictures: its values do not fit "
             "into the precision; leave this --head-precision out, or cut elsewhere"
         )
-    same: tuple[float | None, tuple[float, float] | None] = (None, None)
-    if first.ndim == 2:
-        hits = int((first.argmax(1) == second.argmax(1)).sum())
-        same = (hits / len(first), wilson95(hits, len(first)))
+    same = same_class(first, second)
     return HeadLoss(len(first), judged.pictures, judged.aside, *same, error, sent_error)
-
-
-def _relative(wanted: Array, got: Array) -> float:
-    scale = float(np.abs(wanted).max()) or 1.0
-    return float(np.abs(wanted - got).max()) / scale
 
 
 def _tell(folder: Path, made: Sequence[HeadVariant]) -> None:
