@@ -1,4 +1,4 @@
-"""Shows a report as one HTML page that needs nothing else: no script, no file, no network."""
+"""Shows a report as one HTML page that needs nothing else: no other file, no network."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from PIL import Image
 
 from splitdeploy.partitioner import charts, wording
+from splitdeploy.partitioner.constraints import why_infeasible
 from splitdeploy.partitioner.leakage_table import leakage_table
-from splitdeploy.partitioner.scoring import leakage_indices
+from splitdeploy.partitioner.page_data import (
+    inline_json,
+    limit_controls,
+    network_controls,
+    page_data,
+    page_script,
+    script_digest,
+)
+from splitdeploy.partitioner.scoring import OBJECTIVES, leakage_indices
+from splitdeploy.profiles.network import NETWORKS
 from splitdeploy.profiles.report import (
     AttackRecord,
     Constraints,
@@ -32,6 +42,12 @@ from splitdeploy.profiles.units import (
     format_size,
     format_time,
 )
+
+POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {}; "
+    "base-uri 'none'; form-action 'none'"
+)
+"""What a page may do: show what it holds, run one script, and reach nothing."""
 
 _QUALITY = 85
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -53,25 +69,9 @@ def render_html(report: SweepReport, run_dir: Path | str) -> str:
     Returns:
         A whole HTML document, pictures included.
     """
-    environment = Environment(
-        loader=PackageLoader("splitdeploy.partitioner", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "time": format_time,
-        "energy": format_energy,
-        "rate": format_rate,
-        "size": format_size,
-        "count": format_count,
-        "milli": wording.milli,
-        "tight": _tight,
-        "minus": wording.minus,
-    }
     recommendation = report.recommendation
-    return environment.get_template("report.html.j2").render(
+    script = page_script()
+    return template("report.html.j2").render(
         report=report,
         title=wording.title_of(report),
         network=wording.network_of(report),
@@ -93,7 +93,46 @@ def render_html(report: SweepReport, run_dir: Path | str) -> str:
         has_leakage=any(row.leakage for row in report.cuts),
         has_attacks=any(row.attacks for row in report.cuts),
         environment=[(key, _plain(value)) for key, value in report.environment.items()],
+        infeasible=_infeasible(report),
+        objectives=OBJECTIVES,
+        networks=list(NETWORKS),
+        network_controls=network_controls(report),
+        limit_controls=limit_controls(report),
+        data=inline_json(page_data(report)),
+        script=script,
+        policy=POLICY.format(f"'{script_digest(script)}'"),
+        certainty=[],
     )
+
+
+def template(name: str) -> Template:
+    """A template of this package, with the filters that format figures.
+
+    Args:
+        name: Its file.
+
+    Returns:
+        The template; whatever it is given is escaped.
+    """
+    environment = Environment(
+        loader=PackageLoader("splitdeploy.partitioner", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "time": format_time,
+        "energy": format_energy,
+        "rate": format_rate,
+        "size": format_size,
+        "count": format_count,
+        "milli": wording.milli,
+        "tight": _tight,
+        "minus": wording.minus,
+        "capitalised": lambda text: text[:1].upper() + text[1:],
+    }
+    return environment.get_template(name)
 
 
 @dataclass(frozen=True)
@@ -171,6 +210,12 @@ def _drawn(
 
 def _first_leakage(report: SweepReport) -> LeakageRecord | None:
     return next((row.leakage for row in report.cuts if row.leakage), None)
+
+
+def _infeasible(report: SweepReport) -> str | None:
+    if report.recommendation is not None or any(row.feasible for row in report.cuts):
+        return None
+    return why_infeasible(report, report.constraints)
 
 
 def _interval(report: SweepReport) -> str | None:

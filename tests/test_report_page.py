@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,31 +9,17 @@ from typing import Any
 
 import pytest
 from factories import make_report, with_row, write_png
+from headless import console_of, forget_logs, needs_browser, open_at, requests_of, start
 
 from splitdeploy.partitioner.recommend import recommend
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.profiles.network import NetworkProfile
 from splitdeploy.profiles.report import Constraints, Objective
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-
-BROWSER = next((p for p in map(shutil.which, ("chromium", "google-chrome", "chrome")) if p), None)
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    BROWSER is None or DRIVER is None,
-    reason="needs a browser: chromium and chromedriver on the path "
-    "(Debian: apt-get install chromium chromium-driver)",
-)
-
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage",
-)  # fmt: skip
+pytestmark = needs_browser
 
 SECTIONS = [
-    "Recommendation", "Every cut", "Latency by stage", "Leakage along the depth",
+    "Recommendation", "Decide here", "Every cut", "Latency by stage", "Leakage along the depth",
     "Leakage of each cut", "Latency against leakage", "What an attacker sees",
     "Attacks that were not run", "What this rests on",
 ]  # fmt: skip
@@ -69,37 +53,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def open_at(browser: Any, page: Path, width: int, scheme: str = "light") -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    browser.get(page.as_uri())
+    yield from start(tmp_path_factory.mktemp("profile"))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_is_quiet_and_fits(browser: Any, page: Path, width: int, scheme: str) -> None:
-    for log in ("browser", "performance"):
-        browser.get_log(log)
+    forget_logs(browser)
     open_at(browser, page, width, scheme)
-    logged = browser.get_log("browser")
-    assert [entry for entry in logged if "chrome://" not in entry["message"]] == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    # The browser's own start page may still be loading; what counts is what this page asks for.
-    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    requested = [p["request"]["url"] for p in sent if p["documentURL"] == page.as_uri()]
+    assert console_of(browser) == []
+    requested = requests_of(browser, page)
     assert page.as_uri() in requested
     assert [url for url in requested if url != page.as_uri() and not url.startswith("data:")] == []
     inner, scroll = browser.execute_script(
@@ -112,7 +75,7 @@ def test_the_page_is_quiet_and_fits(browser: Any, page: Path, width: int, scheme
 def test_every_section_is_there_and_no_text_is_tiny(browser: Any, page: Path, width: int) -> None:
     open_at(browser, page, width)
     headings = browser.execute_script(
-        "return [...document.querySelectorAll('h2')].map(h => h.textContent.trim())"
+        "return [...document.querySelectorAll('main h2')].map(h => h.textContent.trim())"
     )
     assert headings == SECTIONS
     shown = browser.execute_script(

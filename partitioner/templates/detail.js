@@ -1,0 +1,124 @@
+// Everything that is known of one cut, in a dialog.
+"use strict";
+
+const Detail = (() => {
+  const { html } = Dom;
+  const dash = "–";
+  const seconds = (v) => (v === null || v === undefined ? dash : Decide.time(v));
+
+  function facts(entries) {
+    const kept = entries.filter(([, value]) => value !== null && value !== undefined);
+    return html("dl", { class: "pairs" },
+      kept.map(([name, value]) => [html("dt", {}, name), html("dd", {}, value)]));
+  }
+
+  function table(caption, headings, rows) {
+    const cell = (value, i) =>
+      html(i === 0 ? "th" : "td", i === 0 ? { scope: "row" } : {}, value);
+    return html("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": caption },
+      html("table", {},
+        html("caption", {}, caption),
+        html("thead", {}, html("tr", {}, headings.map((h) => html("th", { scope: "col" }, h)))),
+        html("tbody", {}, rows.map((row) => html("tr", {}, row.map(cell))))));
+  }
+
+  function stages(row) {
+    if (!row.latency_s) return null;
+    return table("Stages", ["Stage", "Median", "95th percentile", "Source"],
+      ["edge", "uplink", "cloud", "downlink", "total"].map((stage) => {
+        const m = row.latency_s[stage];
+        const repeated = m.count ? `, ${m.count} runs, ${m.stability}` : "";
+        return [stage, seconds(m.median), seconds(m.p95), m.source + repeated];
+      }));
+  }
+
+  function tensors(row) {
+    return table("Tensors that are sent", ["Tensor", "Shape", "Type", "Size"],
+      row.tensors.map((t) => [t.name, t.shape.join(" × "), t.dtype, Decide.size(t.bytes)]));
+  }
+
+  function attacks(row) {
+    if (!row.attacks.length) return null;
+    const ordered = [...row.attacks].sort((a, b) => b.ssim - a.ssim);
+    return table("Attacks, the strongest first",
+      ["Attack", "SSIM (95 %)", "PSNR", "Converged", "Pictures", "Attacker"],
+      ordered.map((a) => [
+        `${a.name} ${a.preset}`,
+        `${Decide.fixed(a.ssim, 2)} (${a.ssim_ci95.map((v) => Decide.fixed(v, 2)).join(" to ")})`,
+        a.psnr_db === null ? "exact" : `${Decide.fixed(a.psnr_db, 1)} dB`,
+        a.converged ? "yes" : "no", String(a.images), a.threat_model,
+      ]));
+  }
+
+  function verified(row) {
+    if (!row.verified) return "not tried";
+    const error = row.verified.max_rel_error;
+    return `${row.verified.ok ? "yes" : "NO"}, relative error `
+      + `${error === null ? "not finite" : Decide.general(error, 2)} over ${row.verified.images} pictures`;
+  }
+
+  // Figures of other versions are shown by their own names, so that none is lost.
+  const KNOWN = new Set(["name", "index", "tensors", "payload_bytes", "uplink_bps_needed",
+    "edge_macs", "cloud_macs", "edge_parameters", "edge_peak_activation_bytes", "edge_nodes",
+    "verified", "latency_s", "energy_j", "edge_memory_bytes", "leakage", "attacks", "baseline",
+    "strongest_attack", "attack_notes", "feasible", "violations", "error"]);
+
+  function others(row) {
+    return Object.entries(row)
+      .filter(([key, value]) => !KNOWN.has(key) && value !== null && typeof value !== "object")
+      .map(([key, value]) => [
+        key.replace(/_/g, " "),
+        typeof value === "number" ? Decide.general(value, 4) : String(value),
+      ]);
+  }
+
+  function summary(row, result) {
+    const spent = row.energy_j, leak = row.leakage;
+    return facts([
+      ["Feasible", row.violations.length ? `no: ${row.violations.join("; ")}` : "yes"],
+      ["Pareto set", result.pareto.includes(row.name) ? "yes" : "no"],
+      ["Payload", Decide.size(row.payload_bytes)],
+      ["Energy", spent ? `${Decide.energy(spent.total)} (compute ${Decide.energy(spent.compute)}, `
+        + `radio ${Decide.energy(spent.radio)}; ${spent.source})` : null],
+      ["Edge memory", row.edge_memory_bytes === null ? null : Decide.size(row.edge_memory_bytes)],
+      ["Work", `${Decide.count(row.edge_macs)} MACs at the edge, `
+        + `${Decide.count(row.cloud_macs)} in the cloud`],
+      ["Edge parameters", Decide.count(row.edge_parameters)],
+      ["Leakage index", result.indices && result.indices.has(row.name)
+        ? Decide.fixed(result.indices.get(row.name), 2) : null],
+      ["FSInfo", leak ? `${Decide.fixed(leak.fsinfo.value, 2)} ± `
+        + `${Decide.fixed(leak.fsinfo.standard_error, 2)} nats` : null],
+      ["Information gained", leak ? `${Decide.fixed(leak.gain.value, 3)} ± `
+        + `${Decide.fixed(leak.gain.standard_error, 3)} nats` : null],
+      ["Best guess without data", row.baseline
+        ? `SSIM ${Decide.fixed(row.baseline.ssim, 2)}` : null],
+      ["Verified", verified(row)],
+      ["Attacks not run", row.attack_notes.length ? row.attack_notes.join("; ") : null],
+      ...others(row),
+    ]);
+  }
+
+  // The pictures stand on the page already; copies of them cost no bytes in the file.
+  function pictures(row) {
+    const gallery = [...document.querySelectorAll(".gallery[data-cut]")]
+      .find((g) => g.dataset.cut === row.name);
+    if (!gallery) return null;
+    return html("section", {}, html("h3", {}, "Reconstructions"),
+      html("div", { class: "gallery" },
+        [...gallery.children].map((figure) => figure.cloneNode(true))));
+  }
+
+  function fill(dialog, row, result) {
+    const strong = Decide.strongest(row);
+    dialog.querySelector("h2").textContent = row.name;
+    dialog.querySelector(".state").textContent =
+      row.name === result.pick ? "the pick" : row.violations.length ? "not feasible" : "feasible";
+    dialog.querySelector(".body").replaceChildren(...[
+      strong && strong.verdict ? html("p", { class: "words" }, strong.verdict) : null,
+      summary(row, result), stages(row), tensors(row), attacks(row), pictures(row),
+    ].filter((part) => part !== null));
+    dialog.querySelector(".body").scrollTop = 0;
+  }
+
+  return { fill };
+})();
