@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from splitdeploy.partitioner.scoring import is_valid
@@ -50,9 +50,17 @@ def check_constraints(constraints: Constraints) -> None:
         if not math.isfinite(limit) or (must_be_positive and limit <= 0):
             bound = "a number above zero" if must_be_positive else "a number"
             raise UsageError(f"expected {bound} for {flag}, got {limit:g}")
+    confidence = constraints.confidence
+    if confidence is not None and not 0 < confidence < 1:
+        raise UsageError(
+            f"expected a probability between 0 and 1 for --confidence, such as 0.95, "
+            f"got {confidence:g}"
+        )
 
 
-def misses(row: CutReport, constraints: Constraints) -> list[Miss]:
+def misses(
+    row: CutReport, constraints: Constraints, chance: Mapping[str, float] | None = None
+) -> list[Miss]:
     """The constraints that a valid row violates.
 
     A row without the figure that a constraint asks for violates it. The ends need no attack:
@@ -62,11 +70,31 @@ def misses(row: CutReport, constraints: Constraints) -> list[Miss]:
     Args:
         row: The row.
         constraints: The limits.
+        chance: With which probability it meets each limit, where a confidence is asked for.
 
     Returns:
         One entry a violated constraint, none where the row is feasible.
     """
-    return list(_misses(row, constraints))
+    central = list(_misses(row, constraints))
+    if constraints.confidence is None or chance is None:
+        return central
+    # Without the figure there is no chance to tell.
+    lacking = [miss for miss in central if math.isinf(miss.relative)]
+    return lacking or list(_unlikely(chance, constraints, constraints.confidence))
+
+
+def _unlikely(
+    chance: Mapping[str, float], limits: Constraints, confidence: float
+) -> Iterator[Miss]:
+    for name, (flag, what, shown) in _TOLD.items():
+        if chance.get(name, 1.0) < confidence:
+            limit = shown(getattr(limits, name))
+            yield Miss(
+                flag,
+                f"{what} stays within {flag} {limit} with probability {chance[name]:.2f}, "
+                f"below --confidence {confidence:g}",
+                confidence - chance[name],
+            )
 
 
 def _misses(row: CutReport, limits: Constraints) -> Iterator[Miss]:
@@ -117,7 +145,35 @@ def _nats(value: float) -> str:
     return f"{value:.3g} nats"
 
 
-def why_infeasible(report: SweepReport, constraints: Constraints) -> str:
+_TOLD: dict[str, tuple[str, str, Callable[[float], str]]] = {
+    "max_latency_s": ("--max-latency", "total latency", format_time),
+    "max_energy_j": ("--max-energy", "energy", format_energy),
+    "max_edge_memory_bytes": ("--max-edge-memory", "edge memory", format_size),
+    "max_ssim": ("--max-ssim", "SSIM", _plain),
+    "max_fsinfo": ("--max-fsinfo", "FSInfo", _nats),
+}
+"""Each limit's option, what it is on, and how its values are shown."""
+
+
+def shown_limit(name: str, value: float) -> str:
+    """A limit with its option and unit: ``--max-latency 30 ms``.
+
+    Args:
+        name: As in ``Constraints``.
+        value: Of the limit.
+
+    Returns:
+        The text.
+    """
+    flag, _, shown = _TOLD[name]
+    return f"{flag} {shown(value)}"
+
+
+def why_infeasible(
+    report: SweepReport,
+    constraints: Constraints,
+    chances: Mapping[str, Mapping[str, float]] | None = None,
+) -> str:
     """The one line that tells why no cut is feasible.
 
     The nearest cut is the one whose largest relative miss is the smallest; that miss names the
@@ -126,6 +182,7 @@ def why_infeasible(report: SweepReport, constraints: Constraints) -> str:
     Args:
         report: A report in which no valid row satisfies the constraints.
         constraints: The limits.
+        chances: With which probability each row meets each limit, where a confidence is asked for.
 
     Returns:
         The message of the error.
@@ -135,7 +192,7 @@ def why_infeasible(report: SweepReport, constraints: Constraints) -> str:
         reason = next((row.error for row in report.cuts if row.error), "none was verified")
         return f"no cut can be picked: all {len(report.cuts)} failed; the first: {reason}"
     missed = [(max(found, key=lambda m: m.relative), row) for row in rows
-              if (found := misses(row, constraints))]  # fmt: skip
+              if (found := misses(row, constraints, (chances or {}).get(row.name)))]  # fmt: skip
     if not missed:
         return "no cut has the figures that the objective asks for; profile anew"
     binding, nearest = min(missed, key=lambda pair: pair[0].relative)
@@ -146,5 +203,40 @@ def why_infeasible(report: SweepReport, constraints: Constraints) -> str:
         )
     return (
         f"no cut satisfies the constraints: {binding.flag} binds: the nearest cut is "
-        f"{nearest.name}, whose {binding.text}; relax it, or choose another network or device"
+        f"{nearest.name}, whose {binding.text}; {_contradiction(rows, constraints, chances)}"
+        "relax it, or choose another network or device"
     )
+
+
+def _contradiction(
+    rows: Sequence[CutReport],
+    constraints: Constraints,
+    chances: Mapping[str, Mapping[str, float]] | None,
+) -> str:
+    """Limits that can each be met, and not together: which rows each of them leaves."""
+    left: dict[str, list[str]] = {}
+    for name, (flag, _, _) in _TOLD.items():
+        if getattr(constraints, name) is None:
+            continue
+        alone = Constraints(**{name: getattr(constraints, name)}, confidence=constraints.confidence)
+        left[flag] = [
+            row.name
+            for row in rows
+            if not any(m.flag == flag for m in misses(row, alone, _one(chances, row, name)))
+        ]
+    if len(left) < 2 or not all(left.values()):
+        return ""
+    told = "; ".join(
+        f"{flag} leaves {', '.join(names[:3])}" + (f" and {len(names) - 3} more" * (len(names) > 3))
+        for flag, names in left.items()
+    )
+    return f"the limits contradict each other ({told}); "
+
+
+def _one(
+    chances: Mapping[str, Mapping[str, float]] | None, row: CutReport, limit: str
+) -> Mapping[str, float] | None:
+    """A row's chance of one limit alone."""
+    if chances is None or row.name not in chances:
+        return None
+    return {name: share for name, share in chances[row.name].items() if name == limit}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from splitdeploy.partitioner.scoring import Figures, Table, attack_share, is_valid
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY
-from splitdeploy.profiles.report import CutReport, Objective, SweepReport
+from splitdeploy.profiles.report import Constraints, CutReport, Objective, SweepReport
 from splitdeploy.profiles.units import format_energy, format_rate, format_time
 
 
@@ -87,7 +87,7 @@ def _reasons(decision: Decision) -> Iterator[str]:
     valid = {row.name: row for row in decision.table.rows}
     for end in (CLOUD_ONLY, EDGE_ONLY):
         if end in valid and end != pick.name:
-            yield f"Against {end}: {_compared(pick, valid[end], decision.table)}."
+            yield f"Against {end}: {compared(pick, valid[end], decision.table)}."
     yield from _binding(decision)
     yield from _others(decision)
     yield _stability(decision)
@@ -108,13 +108,13 @@ def _others(decision: Decision) -> Iterator[str]:
         yield f"No other row is better in {' or '.join(kinds)}."
     if len(decision.ranking) > 1:
         second = decision.ranking[1]
-        yield f"The runner-up is {second.name}: {_compared(second, pick, table)}."
+        yield f"The runner-up is {second.name}: {compared(second, pick, table)}."
     ends = {CLOUD_ONLY, EDGE_ONLY}
     if {row.name for row in decision.ranking[:2]} <= ends:
         between = next((row for row in decision.ranking if row.name not in ends), None)
         if between is not None:
             yield f"The best cut between the ends is {between.name}: " + (
-                f"{_compared(between, pick, table)}."
+                f"{compared(between, pick, table)}."
             )
 
 
@@ -128,12 +128,13 @@ def _weights_in_words(objective: Objective, table: Table) -> str:
         )
         if there and weight > 0
     ]
-    names = _listed([name for name, _ in weighed])
+    names = listed([name for name, _ in weighed])
     ratio = " : ".join(f"{weight:g}" for _, weight in weighed)
     return names if len(weighed) == 1 else f"{names} weighed {ratio}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: ``a, b and c``."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -143,7 +144,17 @@ def _one_figure(figures: Figures, name: str) -> str:
     return format_energy(figures.energy_j) if name == "energy" else f"{figures.leakage:.2f}"
 
 
-def _compared(one: Figures, other: Figures, table: Table) -> str:
+def compared(one: Figures, other: Figures, table: Table) -> str:
+    """How one row's figures compare with another's, in words.
+
+    Args:
+        one: What is told of.
+        other: What it is compared with.
+        table: Which kinds of figure there are.
+
+    Returns:
+        Latency, energy and leakage, as far as they are there.
+    """
     parts = []
     if table.has_latency:
         word = _factor(one.latency_s, other.latency_s, "faster", "slower")
@@ -175,8 +186,8 @@ def _factor(value: float, other: float, less: str, more: str) -> str:
 
 
 def _binding(decision: Decision) -> Iterator[str]:
-    limits = vars(decision.report.constraints)
-    if all(limit is None for limit in limits.values()):
+    limits = replace(decision.report.constraints, confidence=None)
+    if limits == Constraints():
         return
     refused = sum(not row.feasible and is_valid(row) for row in decision.report.cuts)
     if decision.unbound.name == decision.pick.name:
@@ -225,11 +236,22 @@ def _attack_warnings(decision: Decision) -> Iterator[str]:
         )
     for note in row.attack_notes:
         yield f"Attacks on {row.name}: {note}."
+    yield from _untested(decision.report, row)
     if row.baseline is not None and attack_share(row) == 0:
         yield (
             f"The attack on {row.name} (SSIM {attack.ssim:.2f}) does not beat the trivial "
             f"reconstruction ({row.baseline.ssim:.2f}): it shows nothing, neither risk nor safety."
         )
+
+
+def _untested(report: SweepReport, row: CutReport) -> Iterator[str]:
+    """Which attacks the pick was tested with, and which others only elsewhere."""
+    run = sorted({attack.name for attack in row.attacks})
+    elsewhere = sorted({a.name for other in report.cuts for a in other.attacks} - set(run))
+    text = f"Tested on {row.name}: {listed(run)}."
+    if elsewhere:
+        text += f" Not tested on it, but on other rows: {listed(elsewhere)}."
+    yield f"{text} No other attack was tried (see: splitdeploy attacks)."
 
 
 def _figure_warnings(decision: Decision) -> Iterator[str]:
@@ -253,4 +275,4 @@ def _figure_warnings(decision: Decision) -> Iterator[str]:
         yield f"{row.name} was not verified against the whole model."
     failed = [other.name for other in report.cuts if not is_valid(other)]
     if failed:
-        yield f"Left out, because they failed: {_listed(failed)}."
+        yield f"Left out, because they failed: {listed(failed)}."

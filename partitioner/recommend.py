@@ -2,18 +2,23 @@
 
 Everything here reads a finished report; nothing is measured. The objectives are ``latency``,
 ``energy``, ``leakage`` (the leakage index) and ``balanced``, whose one formula is in
-``splitdeploy.partitioner.scoring``.
+``splitdeploy.partitioner.scoring``. How sure the pick is under the errors of the figures is
+``splitdeploy.partitioner.decide_under_error``'s part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from splitdeploy.partitioner.constraints import check_constraints, misses, why_infeasible
+from splitdeploy.partitioner.decide_under_error import chances, decide_under_error
+from splitdeploy.partitioner.flips import LimitFlip, edge_interval, figure, limit_flips
+from splitdeploy.partitioner.limit_words import edge_reason, limit_reasons, trace_reason
 from splitdeploy.partitioner.pareto import pareto_front
 from splitdeploy.partitioner.reasons import Decision, reasons, warnings_of
 from splitdeploy.partitioner.rebase import with_network
+from splitdeploy.partitioner.schedule import network_of_trace, over_trace
 from splitdeploy.partitioner.scoring import (
     Figures,
     Table,
@@ -22,7 +27,9 @@ from splitdeploy.partitioner.scoring import (
     rank_key,
     table_of,
 )
+from splitdeploy.partitioner.settle_words import certainty_reasons, limit_warnings
 from splitdeploy.partitioner.stability import stable_interval
+from splitdeploy.profiles.bandwidth_trace import TraceSample
 from splitdeploy.profiles.errors import InfeasibleError
 from splitdeploy.profiles.network import NetworkProfile
 from splitdeploy.profiles.report import (
@@ -33,6 +40,9 @@ from splitdeploy.profiles.report import (
     SweepReport,
 )
 
+Chances = Mapping[str, Mapping[str, float]]
+"""With which probability each row meets each limit."""
+
 
 def recommend(
     report: SweepReport,
@@ -40,14 +50,22 @@ def recommend(
     constraints: Constraints,
     objective: Objective,
     network: NetworkProfile | None = None,
+    trace: Sequence[TraceSample] | None = None,
+    switch_cost_s: float = 0.0,
+    requests_per_s: float = 1.0,
 ) -> SweepReport:
     """Decide anew from the stored figures.
 
     Args:
         report: A report with the figures of every cut.
-        constraints: Hard limits; a row that lacks the figure that one asks for violates it.
-        objective: What to minimise among the rows that violate none.
+        constraints: Limits; a row that lacks the figure that one asks for violates it. Without a
+            confidence the central figures have to hold them.
+        objective: What to minimise among the rows that violate none, by the central figures.
         network: See the report over this network, or None to leave its own.
+        trace: The link's rates over time; the decision is made for its medians, and the errors of
+            the link are its rates.
+        switch_cost_s: What a change of the cut costs in a schedule over the trace.
+        requests_per_s: How often an inference is asked for in it.
 
     Returns:
         The report with feasibility, violations, Pareto set and recommendation decided anew. The
@@ -57,31 +75,82 @@ def recommend(
         InfeasibleError: No row satisfies the constraints; the message names the constraint that
             binds and by how much the nearest cut misses it.
         UsageError: A limit or the objective cannot be meant, or the report lacks its figures.
-    """
-    judged = judge(report, constraints=constraints, objective=objective, network=network)
+    """  # noqa: DOC502
+    if trace is not None:
+        network = network_of_trace(trace, network or report.network)
+    judged = judge(
+        report, constraints=constraints, objective=objective, network=network, trace=trace
+    )
     table = table_of(judged)
-    ranking = rank(judged, table, constraints, objective)
+    ranking = rank(judged, table, constraints, objective, trace)
     if not ranking:
-        raise InfeasibleError(why_infeasible(judged, constraints))
+        found = _chances(judged, constraints, trace)
+        raise InfeasibleError(why_infeasible(judged, constraints, found))
     pick = ranking[0]
+
+    def pick_of(there: SweepReport, limits: Constraints) -> str | None:
+        order = rank(there, table_of(there), limits, objective, trace)
+        return order[0].name if order else None
 
     def pick_at(uplink_bps: float) -> str | None:
         there = with_network(judged, replace(judged.network, uplink_bps=uplink_bps))
-        order = rank(there, table_of(there), constraints, objective)
-        return order[0].name if order else None
+        return pick_of(there, constraints)
 
     interval = stable_interval(pick_at, judged.network.uplink_bps, pick.name)
+    speeds = edge_interval(judged, constraints, pick.name, pick_of)
+    flips = tuple(limit_flips(judged, constraints, pick.name, pick_of))
     unbound = rank(judged, table, Constraints(), objective)
     decision = Decision(judged, table, ranking, unbound[0], objective, interval)
+    runner_up = ranking[1].name if len(ranking) > 1 else None
+    names = [row.name for row in ranking]
+    certainty = decide_under_error(
+        judged, names, pick.name, constraints=constraints, objective=objective, trace=trace
+    )
+    outcome = None
+    if trace is not None:
+        outcome = over_trace(
+            judged, names, trace, switch_cost_s=switch_cost_s, requests_per_s=requests_per_s
+        )
     recommendation = Recommendation(
         cut=pick.name,
-        why=reasons(decision),
-        warnings=warnings_of(decision),
-        runner_up=ranking[1].name if len(ranking) > 1 else None,
-        stable_while={"uplink_bps": interval},
+        why=(
+            *reasons(decision),
+            *limit_reasons(decision, flips, pick_of),
+            *edge_reason(judged, speeds),
+            *certainty_reasons(certainty, pick.name, runner_up),
+            *trace_reason(outcome),
+        ),
+        warnings=(
+            *warnings_of(decision),
+            *limit_warnings(certainty, pick.name, constraints.confidence),
+        ),
+        runner_up=runner_up,
+        stable_while=_intervals(judged, pick.name, interval, speeds, flips),
         objective=objective.name,
+        certainty=certainty,
+        trace=outcome,
     )
     return replace(judged, recommendation=recommendation)
+
+
+def _intervals(
+    report: SweepReport,
+    pick: str,
+    uplink: tuple[float, float | None],
+    speeds: tuple[float, float | None],
+    flips: Sequence[LimitFlip],
+) -> dict[str, tuple[float, float | None]]:
+    """In which interval of each quantity the pick stays the same, all else fixed."""
+    intervals = {"uplink_bps": uplink}
+    row = report.find(pick)
+    if row.latency_s is not None and row.latency_s.edge.median > 0:
+        intervals["edge_time_factor"] = speeds
+    for limit in ("max_latency_s", "max_ssim", "max_fsinfo"):
+        own = figure(row, limit)
+        if own is not None:
+            ends = [flip.value for flip in flips if flip.limit == limit and flip.value > own]
+            intervals[limit] = (own, min(ends, default=None))
+    return intervals
 
 
 def judge(
@@ -90,6 +159,7 @@ def judge(
     constraints: Constraints,
     objective: Objective,
     network: NetworkProfile | None = None,
+    trace: Sequence[TraceSample] | None = None,
 ) -> SweepReport:
     """Mark what is feasible and what is on the Pareto set, and pick nothing.
 
@@ -100,6 +170,7 @@ def judge(
         constraints: Hard limits.
         objective: What would be minimised.
         network: See the report over this network, or None to leave its own.
+        trace: The link's rates over time, for chances.
 
     Returns:
         The report with feasibility, violations and Pareto set, and no recommendation.
@@ -112,8 +183,9 @@ def judge(
         report = with_network(report, network)
     table = table_of(report)
     check_objective(objective, table)
+    found = _chances(report, constraints, trace)
     rows = tuple(
-        _judge_row(row, figures, constraints, objective)
+        _judge_row(row, figures, constraints, objective, found)
         for row, figures in _with_figures(report, table)
     )
     return replace(
@@ -127,7 +199,11 @@ def judge(
 
 
 def rank(
-    report: SweepReport, table: Table, constraints: Constraints, objective: Objective
+    report: SweepReport,
+    table: Table,
+    constraints: Constraints,
+    objective: Objective,
+    trace: Sequence[TraceSample] | None = None,
 ) -> Sequence[Figures]:
     """The feasible rows, the best first.
 
@@ -136,14 +212,16 @@ def rank(
         table: Its figures.
         constraints: Hard limits.
         objective: What to minimise.
+        trace: The link's rates over time, for chances.
 
     Returns:
         The figures of the feasible rows; rows that tie in everything stay in the report's order.
     """
+    found = _chances(report, constraints, trace)
     feasible = [
         figures
         for row, figures in _with_figures(report, table)
-        if figures is not None and not _violations(row, figures, constraints, objective)
+        if figures is not None and not _violations(row, figures, constraints, objective, found)
     ]
     return sorted(feasible, key=lambda figures: rank_key(figures, table, objective))
 
@@ -154,15 +232,30 @@ def _with_figures(report: SweepReport, table: Table) -> Iterator[tuple[CutReport
     return ((row, by_name.get(row.name)) for row in report.cuts)
 
 
+def _chances(
+    report: SweepReport, constraints: Constraints, trace: Sequence[TraceSample] | None
+) -> Chances:
+    """What a confidence is compared with; nothing where none is asked for."""
+    return {} if constraints.confidence is None else chances(report, constraints, trace)
+
+
 def _judge_row(
-    row: CutReport, figures: Figures | None, constraints: Constraints, objective: Objective
+    row: CutReport,
+    figures: Figures | None,
+    constraints: Constraints,
+    objective: Objective,
+    found: Chances,
 ) -> CutReport:
-    violations = _violations(row, figures, constraints, objective)
+    violations = _violations(row, figures, constraints, objective, found)
     return replace(row, feasible=not violations, violations=violations)
 
 
 def _violations(
-    row: CutReport, figures: Figures | None, constraints: Constraints, objective: Objective
+    row: CutReport,
+    figures: Figures | None,
+    constraints: Constraints,
+    objective: Objective,
+    found: Chances,
 ) -> tuple[str, ...]:
     if row.error is not None:
         return (f"failed: {row.error}",)
@@ -171,7 +264,7 @@ def _violations(
             "the tail on the head's output differs from the whole model "
             f"(relative error {row.verified.max_rel_error:.2g})",
         )
-    violated = [miss.text for miss in misses(row, constraints)]
+    violated = [miss.text for miss in misses(row, constraints, found.get(row.name))]
     lacking = None if figures is None else lacks(figures, objective)
     if lacking is not None:
         violated.append(f"has no {lacking} figure, which the objective asks for")

@@ -13,7 +13,12 @@ STEPS_PER_DECADE = 16
 
 
 def stable_interval(
-    decide: Callable[[float], str | None], here: float, pick: str
+    decide: Callable[[float], str | None],
+    here: float,
+    pick: str,
+    *,
+    lowest: float = LOWEST,
+    highest: float = HIGHEST,
 ) -> tuple[float, float | None]:
     """The interval around a value in which a decision gives the same pick.
 
@@ -24,13 +29,15 @@ def stable_interval(
         decide: Gives the pick at a value; None where there is none.
         here: The value at which the decision was made, above zero.
         pick: What was picked there.
+        lowest: Where the search downwards stops.
+        highest: Where the search upwards stops.
 
     Returns:
         The ends, both inside the interval, the lower one 0 where the pick still holds at
-        ``LOWEST``, the upper one None where it still holds at ``HIGHEST``.
+        ``lowest``, the upper one None where it still holds at ``highest``.
     """
-    low = _walk(decide, here, pick, min(LOWEST, here), -1)
-    high = _walk(decide, here, pick, max(HIGHEST, here), +1)
+    low = _walk(decide, here, pick, min(lowest, here), -1)
+    high = _walk(decide, here, pick, max(highest, here), +1)
     return (0.0 if low is None else low), high
 
 

@@ -18,6 +18,8 @@ class NetworkProfile:
         rtt_s: Round-trip time of a small message, in seconds.
         radio: The radio whose power model applies: ``3g``, ``lte``, ``wifi``, or ``wired``.
         source: Where the numbers come from.
+        uplink_spread: How far the rates are from what is met, as the standard deviation of their
+            logarithm (0.3: about 30 %); None for what is usual with the radio.
     """
 
     name: str
@@ -26,6 +28,14 @@ class NetworkProfile:
     rtt_s: float
     radio: str = "wifi"
     source: str = "given"
+    uplink_spread: float | None = None
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of the logarithm of the rates: as given, or usual."""
+        if self.uplink_spread is not None:
+            return self.uplink_spread
+        return USUAL_SPREAD.get(self.radio, max(USUAL_SPREAD.values()))
 
     def uplink_s(self, payload_bytes: int) -> float:
         """Seconds from the first byte sent until the last has arrived: transfer and half an RTT."""
@@ -35,6 +45,9 @@ class NetworkProfile:
         """Seconds for the answer: transfer and half an RTT."""
         return payload_bytes * 8 / self.downlink_bps + self.rtt_s / 2
 
+
+USUAL_SPREAD = {"wired": 0.02, "wifi": 0.2, "lte": 0.3, "3g": 0.3}
+"""Spread of a link whose own is not given, by radio. An assumption, no measurement."""
 
 _DADS = "uplink: DADS, INFOCOM 2019, table I; downlink: JointDNN; RTT: typical"
 

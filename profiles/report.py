@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from splitdeploy.profiles.bandwidth_trace import TraceOutcome
+from splitdeploy.profiles.certainty import Certainty
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.figure import Figure
 from splitdeploy.profiles.measurement import Measurement, Source
@@ -222,6 +224,8 @@ class Constraints:
         max_edge_memory_bytes: On what the head occupies on the device.
         max_ssim: On the SSIM of the strongest attack that was run.
         max_fsinfo: On ``LeakageRecord.fsinfo``.
+        confidence: With which probability each limit has to hold under the stated errors; None
+            where the central figures have to hold it.
     """
 
     max_latency_s: float | None = None
@@ -229,6 +233,7 @@ class Constraints:
     max_edge_memory_bytes: int | None = None
     max_ssim: float | None = None
     max_fsinfo: float | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -260,6 +265,8 @@ class Recommendation:
         stable_while: For each quantity the interval in which the pick stays the same, all else
             fixed: ``{"uplink_bps": (low, high)}``; ``high`` is None where there is no upper end.
         objective: The name of the objective.
+        certainty: How sure the pick is under the errors of its figures; None in reports of before.
+        trace: What a bandwidth trace makes of every cut; None without one.
     """
 
     cut: str
@@ -268,6 +275,8 @@ class Recommendation:
     runner_up: str | None = None
     stable_while: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
     objective: str = "balanced"
+    certainty: Certainty | None = None
+    trace: TraceOutcome | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import cast, get_args
 
+from splitdeploy.profiles.bandwidth_trace import outcome_from_json
+from splitdeploy.profiles.certainty import certainty_from_json
 from splitdeploy.profiles.cut import CutPoint, TensorSpec, item_bytes
 from splitdeploy.profiles.document import Node
 from splitdeploy.profiles.errors import ReportError
@@ -148,6 +150,7 @@ def _network(node: Node) -> NetworkProfile:
         rtt_s=node["rtt_s"].number(),
         radio=_optional_text(node, "radio") or "wifi",
         source=_optional_text(node, "source") or "",
+        uplink_spread=_optional_number(node, "uplink_spread"),
     )
 
 
@@ -158,6 +161,7 @@ def _constraints(node: Node) -> Constraints:
         max_edge_memory_bytes=_optional_integer(node, "max_edge_memory_bytes"),
         max_ssim=_optional_number(node, "max_ssim"),
         max_fsinfo=_optional_number(node, "max_fsinfo"),
+        confidence=_optional_number(node, "confidence"),
     )
 
 
@@ -171,7 +175,7 @@ def _objective(node: Node) -> Objective:
 
 
 def _recommendation(node: Node) -> Recommendation:
-    stable = node.get("stable_while")
+    stable, trace = node.get("stable_while"), node.get("trace")
     return Recommendation(
         cut=node["cut"].text(),
         why=_texts(node["why"]),
@@ -179,6 +183,8 @@ def _recommendation(node: Node) -> Recommendation:
         runner_up=_optional_text(node, "runner_up"),
         stable_while={key: _interval(ends) for key, ends in stable.items()} if stable else {},
         objective=_optional_text(node, "objective") or "balanced",
+        certainty=certainty_from_json(node) if node.get("candidates") else None,
+        trace=outcome_from_json(trace) if trace else None,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from splitdeploy.profiles.bandwidth_trace import outcome_to_json
+from splitdeploy.profiles.certainty import certainty_to_json
 from splitdeploy.profiles.cut import TensorSpec
 from splitdeploy.profiles.figure import figure_to_json
 from splitdeploy.profiles.measurement import Measurement
@@ -70,6 +72,7 @@ def recommendation_to_json(recommendation: Recommendation) -> dict[str, Any]:
     Returns:
         Its document.
     """
+    certainty, trace = recommendation.certainty, recommendation.trace
     return {
         "cut": recommendation.cut,
         "objective": recommendation.objective,
@@ -77,6 +80,8 @@ def recommendation_to_json(recommendation: Recommendation) -> dict[str, Any]:
         "warnings": list(recommendation.warnings),
         "runner_up": recommendation.runner_up,
         "stable_while": {name: list(ends) for name, ends in recommendation.stable_while.items()},
+        **(certainty_to_json(certainty) if certainty else {}),
+        **({"trace": outcome_to_json(trace)} if trace else {}),
     }
 
 

@@ -42,7 +42,9 @@ network_options = _all(
     click.option("--uplink", metavar="RATE", help="Bits per second to the cloud, such as 10mbit."),
     click.option("--downlink", metavar="RATE", help="Bits per second from the cloud."),
     click.option("--rtt", metavar="TIME", help="Round trip of a small message, such as 20ms."),
-)
+    click.option("--uplink-spread", type=click.FloatRange(0), metavar="SHARE",
+                 help="How far the rates vary, as a share: 0.3; default: usual of the radio."),
+)  # fmt: skip
 
 decision_options = _all(
     click.option("--max-latency", metavar="TIME", help="Of the total, such as 30ms."),
@@ -50,6 +52,9 @@ decision_options = _all(
     click.option("--max-edge-memory", metavar="SIZE", help="Of the head, such as 512MB."),
     click.option("--max-ssim", type=float, help="Of the strongest attack's reconstructions."),
     click.option("--max-fsinfo", type=float, help="FSInfo in nats per input element."),
+    click.option("--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+                 metavar="P", help="Each limit has to hold with this probability, such as 0.95; "
+                 "default: the median has to."),
     click.option("--objective", metavar="NAME", default="balanced", show_default=True,
                  help=f"What to minimise: {', '.join(OBJECTIVES)}."),
     click.option("--weight-latency", type=float, default=1.0, show_default=True,
@@ -140,6 +145,12 @@ def given_network(given: Mapping[str, Any]) -> NetworkProfile | None:
     )
 
 
+def with_spread(network: NetworkProfile, given: Mapping[str, Any]) -> NetworkProfile:
+    """The network with the spread of its rates, where ``network_options`` give one."""
+    spread = given["uplink_spread"]
+    return network if spread is None else replace(network, uplink_spread=spread)
+
+
 def add_heads(bundle: Path, given: Mapping[str, Any], reporter: Reporter) -> list[str]:
     """Put the heads into a bundle that ``head_options`` ask for.
 
@@ -176,6 +187,7 @@ def given_constraints(given: Mapping[str, Any]) -> Constraints:
         max_edge_memory_bytes=parse_size_bytes(memory) if memory else None,
         max_ssim=given["max_ssim"],
         max_fsinfo=given["max_fsinfo"],
+        confidence=given["confidence"],
     )
 
 

@@ -148,7 +148,7 @@ def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
         cloud=given["cloud"],
         precision=precision,
         power_mode=given["power_mode"],
-        network=network or find_network("wifi"),
+        network=shared.with_spread(network or find_network("wifi"), given),
         cuts=given["cuts"],
         weights=given["weights"],
         input_shape=parse_shape(given["input_shape"]) if given["input_shape"] else None,
