@@ -337,7 +337,7 @@ def test_options_of_recommend_are_checked(tmp_path: Path) -> None:
 
 
 def test_an_unknown_verb_names_those_there_are() -> None:
-    refused_quietly(splitdeploy("profil", MODEL), 2, "Available: profile, cuts, export")
+    refused_quietly(splitdeploy("profil", MODEL), 2, "Available: profile, sweep, cuts, export")
 
 
 def test_no_model_is_told() -> None:

@@ -11,6 +11,7 @@ from splitdeploy import __version__
 
 _COMMANDS = {
     "profile": "profile",
+    "sweep": "sweep",
     "cuts": "cuts",
     "export": "export",
     "build": "build",

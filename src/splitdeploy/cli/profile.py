@@ -42,7 +42,7 @@ from splitdeploy.profiles.units import parse_time_s
     default="block",
     show_default=True,
     metavar="block|layer|all|NAME,…",
-    help="Which cuts to sweep.",
+    help="Which cuts to sweep; with ,optimal behind it also the best of all downsets.",
 )
 @click.option(
     "--budget",
@@ -99,7 +99,7 @@ def command(**given: Any) -> None:
       splitdeploy profile resnet18 --device jetson --network lte --max-latency 80ms
     """
     started = time.perf_counter() - _since_start_s()
-    settings, out = _settings(given)
+    settings, out = read_settings(given)
     from splitdeploy.partitioner.profile import profile
     from splitdeploy.partitioner.progress import bars
     from splitdeploy.partitioner.render_table import render
@@ -117,8 +117,15 @@ def command(**given: Any) -> None:
     click.echo(f"report: {out / 'report.html'}", err=True)
 
 
-def _settings(given: dict[str, Any]) -> tuple[Any, Path]:
-    """The options of a sweep, checked as far as that goes without loading anything heavy."""
+def read_settings(given: dict[str, Any]) -> tuple[Any, Path]:
+    """The options of a run, checked as far as that goes without loading anything heavy.
+
+    Args:
+        given: The values of this command's options.
+
+    Returns:
+        `ProfileOptions`, and the run folder.
+    """
     device = shared.given_device(given["device"])
     shared.check_labels(given)
     precision = given["precision"] or _default_precision(device)
