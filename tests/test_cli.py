@@ -33,7 +33,8 @@ from splitdeploy.profiles.store import CSV_COLUMNS, report_schema
 BLOCKS = ["cloud-only", "act", "blocks.0", "blocks.1", "pool", "edge-only"]
 VERBS = (
     "profile", "sweep", "cuts", "export", "leakage", "attack", "defend", "recommend", "report",
-    "devices", "networks", "attacks", "prior", "serve", "run", "doctor", "build", "deploy", "manifests",
+    "devices", "networks", "attacks", "prior", "serve", "run", "doctor", "build", "deploy",
+    "manifests",
 )  # fmt: skip
 
 
