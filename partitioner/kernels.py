@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx
@@ -54,6 +54,48 @@ class _Draft:
     nodes: list[NodeProto] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class PlacedKernel:
+    """A fused kernel with its place in the graph.
+
+    Attributes:
+        group: What it computes.
+        reads: The values that it reads from other kernels or from outside.
+        makes: The values that leave it.
+    """
+
+    group: KernelGroup
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KernelGraph:
+    """A graph's fused kernels and the values between them.
+
+    Attributes:
+        kernels: In an order in which they can run.
+        views: What a reshaped or cast value is a view of; kernels read and make no views.
+        results: The values that are the graph's results, views resolved.
+    """
+
+    kernels: tuple[PlacedKernel, ...]
+    views: Mapping[str, str]
+    results: tuple[str, ...]
+
+
+def kernel_graph(model: onnx.ModelProto) -> KernelGraph:
+    """Group a graph's operators as `kernel_groups` does, and keep how the groups are connected.
+
+    Args:
+        model: As `kernel_groups` takes it.
+
+    Returns:
+        The kernels with the values between them.
+    """
+    return _Grouping(model).kernel_graph()
+
+
 def kernel_groups(model: onnx.ModelProto) -> tuple[KernelGroup, ...]:
     """Group a graph's operators as a compiler would fuse them.
 
@@ -67,7 +109,7 @@ def kernel_groups(model: onnx.ModelProto) -> tuple[KernelGroup, ...]:
     Returns:
         The groups, in an order in which they can run.
     """
-    return _Grouping(model).groups()
+    return tuple(kernel.group for kernel in kernel_graph(model).kernels)
 
 
 class _Grouping:
@@ -96,17 +138,19 @@ class _Grouping:
         readers.update(view.get(value.name, value.name) for value in self.graph.output)
         return readers
 
-    def groups(self) -> tuple[KernelGroup, ...]:
+    def kernel_graph(self) -> KernelGraph:
         for node in self.graph.node:
             self._place(node)
         readers: dict[str, set[int]] = {}
         for index, draft in enumerate(self.drafts):
             for name in self._reads(draft):
                 readers.setdefault(name, set()).add(index)
-        results = {self._origin(value.name) for value in self.graph.output}
-        return tuple(
-            self._finish(index, draft, readers, results) for index, draft in enumerate(self.drafts)
+        results = {self._origin(value.name): None for value in self.graph.output}
+        kernels = tuple(
+            self._finish(index, draft, readers, set(results))
+            for index, draft in enumerate(self.drafts)
         )
+        return KernelGraph(kernels, dict(self.root), tuple(results))
 
     def _origin(self, name: str) -> str:
         return self.root.get(name, name)
@@ -211,16 +255,17 @@ class _Grouping:
 
     def _finish(
         self, index: int, draft: _Draft, readers: dict[str, set[int]], results: set[str]
-    ) -> KernelGroup:
+    ) -> PlacedKernel:
         made = [name for node in draft.nodes for name in node.output if name]
         leaving = [n for n in made if n in results or readers.get(n, set()) - {index}] or made[-1:]
         written = sum(self.shapes.elements(name) for name in leaving)
-        read = sum(self.shapes.elements(name) for name in self._reads(draft))
+        reads = tuple(self._reads(draft))
+        read = sum(self.shapes.elements(name) for name in reads)
         if draft.nodes[0].op_type in {"Slice", "Gather", "GatherND", "GatherElements"}:
             read = min(read, written)
         shape = self.shapes.of(leaving[-1])
         weight = self._filter(draft.first)
-        return KernelGroup(
+        group = KernelGroup(
             name=leaving[-1],
             kind=draft.kind,
             macs=node_macs(draft.first, self.shapes),
@@ -232,6 +277,7 @@ class _Grouping:
             stride=math.prod(_ints(draft.first, "strides")) if weight else 1,
             reduction=math.prod(weight[1:]) if weight else inner_size(draft.first, self.shapes),
         )
+        return PlacedKernel(group, reads, tuple(leaving))
 
     def _filter(self, node: NodeProto) -> tuple[int, ...]:
         is_filter = node.op_type in {"Conv", "ConvTranspose"}
