@@ -122,10 +122,8 @@ def min_cut(problem: CutProblem, *, between: bool = False) -> frozenset[int] | N
 
 
 def _ends(problem: CutProblem) -> Iterator[tuple[int, int]]:
-    """Every pair of a step before which and one behind which there is none.
-
-    A downset that is not empty holds one of the former, and what it leaves out one of the latter.
-    """
+    """Every pair of a step before which and one behind which there is none."""
+    # A downset that is not empty holds one of the former; what it leaves out, one of the latter.
     made = {name for step in problem.steps for name in step.makes}
     read = {name for step in problem.steps for name in step.reads}
     firsts = [at for at, step in enumerate(problem.steps) if made.isdisjoint(step.reads)]

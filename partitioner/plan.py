@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.partitioner.codec import sent_tensors
 from splitdeploy.partitioner.cuts import GRAINS, find_cuts, find_named_cuts
+from splitdeploy.partitioner.downset import merge_cuts
 from splitdeploy.partitioner.export import ExportedModel, boundary_values, export_onnx
 from splitdeploy.partitioner.graph import TracedGraph
 from splitdeploy.partitioner.head_module import OneByOne, torch_head
@@ -30,6 +32,9 @@ from splitdeploy.profiles.errors import ModelError, UsageError
 from splitdeploy.profiles.report import Verification
 
 Array = NDArray[Any]
+
+OPTIMAL = "optimal"
+"""In a text that asks for cuts: the best of all downsets."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +109,37 @@ def model_graph(model: LoadedModel) -> TracedGraph:
     return read_onnx_graph(model.onnx_path) if model.onnx_path else model.trace.graph
 
 
-def choose_cuts(graph: TracedGraph, cuts: str) -> tuple[CutPoint, ...]:
+def asks_for_optimal(cuts: str) -> bool:
+    """Whether a text asks for the best downsets, beside other cuts or alone."""
+    return OPTIMAL in [name.strip() for name in cuts.split(",")]
+
+
+def choose_cuts(
+    graph: TracedGraph, cuts: str, optimal: Sequence[CutPoint] | None = None
+) -> tuple[CutPoint, ...]:
     """The cuts that a text asks for, with the two ends.
 
     Args:
         graph: The traced graph.
-        cuts: A grain, ``all`` (every operation), or names with commas between them.
+        cuts: A grain, ``all`` (every operation), names with commas between them, or ``optimal``
+            alone or behind any of these.
+        optimal: What ``optimal`` stands for; None where nobody knows what runs where.
 
     Returns:
         The cuts, in the order of execution.
 
     Raises:
-        UsageError: The text names no cut.
+        UsageError: The text names no cut, or ``optimal`` where that is not known.
     """
+    if asks_for_optimal(cuts):
+        if optimal is None:
+            raise UsageError(
+                "expected cuts that a model has by itself, got optimal, which depends on the "
+                "device and the network: splitdeploy profile MODEL --cuts block,optimal finds them"
+            )
+        rest = ",".join(name for name in cuts.split(",") if name.strip() != OPTIMAL)
+        ordered = choose_cuts(graph, rest) if rest else find_named_cuts(graph, ())
+        return merge_cuts(ordered, optimal)
     grain = "op" if cuts == "all" else cuts
     if grain in GRAINS:
         return find_cuts(graph, grain)
@@ -136,6 +159,7 @@ def make_plan(
     seed: int,
     folder: Path,
     labels: Path | None = None,
+    optimal: Sequence[CutPoint] | None = None,
 ) -> Plan:
     """Trace, find the cuts, read the pictures, and export once.
 
@@ -148,12 +172,13 @@ def make_plan(
         seed: Places the crops of the photographs.
         folder: Where the export is written.
         labels: A CSV file with the columns ``file`` and ``label``; only those pictures are taken.
+        optimal: As `choose_cuts` takes it.
 
     Returns:
         The plan.
     """
     graph = model_graph(model)
-    chosen = choose_cuts(graph, cuts)
+    chosen = choose_cuts(graph, cuts, optimal)
     pixels, source, extra = None, "the model's example inputs", None
     if model.input.is_image and len(graph.inputs) == 1:
         count = image_count + (CALIBRATED_ON if precision == "int8" else 0)

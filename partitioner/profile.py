@@ -17,9 +17,10 @@ from splitdeploy.partitioner.codec_loss import CodecLoss, Judged, codec_loss
 from splitdeploy.partitioner.deployed import deployed_halves
 from splitdeploy.partitioner.exposure import Subjects, expose_cuts, load_subjects
 from splitdeploy.partitioner.models import load_model
+from splitdeploy.partitioner.optimal import find_optima, setting_of, told_of
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.places import find_places, is_remote
-from splitdeploy.partitioner.plan import Plan, make_plan
+from splitdeploy.partitioner.plan import Plan, asks_for_optimal, make_plan, model_graph
 from splitdeploy.partitioner.progress import Reporter, Silent
 from splitdeploy.partitioner.recommend import judge, recommend
 from splitdeploy.partitioner.remote.reach import reach
@@ -69,6 +70,7 @@ def profile(
     ends_at = (started or time.perf_counter()) + options.budget_s - _RESERVE_S
     told = reporter or Silent()
     check_options(options)
+    setting = setting_of(options) if asks_for_optimal(options.cuts) else None
     check_writable(out)
     check_replaceable(out / "bundle")
     if is_remote(options.device):
@@ -84,6 +86,7 @@ def profile(
             seed=options.seed,
         )
         told.advance()
+        optima = None if setting is None else find_optima(model, model_graph(model), setting)
         plan = make_plan(
             model,
             cuts=options.cuts,
@@ -93,6 +96,7 @@ def profile(
             seed=options.seed,
             folder=folder,
             labels=options.labels,
+            optimal=None if optima is None else [optimum.cut for optimum in optima],
         )
         privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
         check_figures(options, leakage=privacy)
@@ -103,6 +107,8 @@ def profile(
         places = find_places(plan, rows, options, state, told)
         rows = price_cuts(plan, rows, places, options, told)
         report = sweep_report(plan, rows, places, options, command)
+        if optima is not None:
+            report = replace(report, warnings=(*report.warnings, *told_of(optima, plan.cuts)))
         if subjects is not None:
             report = _exposed(plan, report, options, subjects, state, out, ends_at, told)
         told.stage("recommending and drawing", 3)
