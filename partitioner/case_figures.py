@@ -100,7 +100,8 @@ def _energy_j(report: SweepReport, rows: Sequence[CutReport], cases: Cases) -> A
     # A report may hold a radio's energy by other coefficients; it keeps its own scale.
     modelled = _central_radio_j(radio, up_bits[0], down_bits[0], network)
     scale = np.array([[_radio_scale(*pair) for pair in zip(rows, modelled, strict=True)]])
-    total: Array = compute * slower * cases.power + sent * scale * cases.radio
+    fixed = np.array([[_fixed_radio_j(*pair) for pair in zip(rows, modelled, strict=True)]])
+    total: Array = compute * slower * cases.power + (sent * scale + fixed) * cases.radio
     return total
 
 
@@ -122,6 +123,11 @@ def _radio_scale(row: CutReport, modelled_j: float) -> float:
     if row.energy_j is None or modelled_j <= 0:
         return 0.0
     return row.energy_j.radio / modelled_j
+
+
+def _fixed_radio_j(row: CutReport, modelled_j: float) -> float:
+    """What the model does not explain, as of a row without stages: it stays as it is."""
+    return row.energy_j.radio if row.energy_j is not None and modelled_j <= 0 else 0.0
 
 
 def _indices(rows: Sequence[CutReport], cases: Cases) -> Array:
@@ -209,8 +215,12 @@ def _price(values: Array, names: Sequence[str]) -> Array:
     return price
 
 
-def case_limits(report: SweepReport, cases: Cases, constraints: Constraints) -> Mapping[str, Array]:
-    """Whether each limit that is set holds, by case and row. What no limit is on is not computed.
+def limit_values(
+    report: SweepReport, cases: Cases, constraints: Constraints
+) -> Mapping[str, Array]:
+    """What each limit that is set is on, by case and row; infinite where a figure is missing.
+
+    What no limit is on is not computed.
 
     Args:
         report: A report.
@@ -218,7 +228,7 @@ def case_limits(report: SweepReport, cases: Cases, constraints: Constraints) -> 
         constraints: The limits.
 
     Returns:
-        Flags by the limit's name.
+        Figures by the limit's name.
     """
     rows = [row for row in report.cuts if is_valid(row)]
     values: dict[str, Callable[[], Array]] = {
@@ -229,7 +239,5 @@ def case_limits(report: SweepReport, cases: Cases, constraints: Constraints) -> 
         "max_fsinfo": lambda: _limited_fsinfo(rows, cases),
     }
     return {
-        name: value() <= getattr(constraints, name)
-        for name, value in values.items()
-        if getattr(constraints, name) is not None
+        name: value() for name, value in values.items() if getattr(constraints, name) is not None
     }

@@ -224,7 +224,10 @@ def _contradiction(
             for row in rows
             if not any(m.flag == flag for m in misses(row, alone, _one(chances, row, name)))
         ]
-    if len(left) < 2 or not all(left.values()):
+    impossible = [flag for flag, names in left.items() if not names]
+    if impossible:
+        return f"no row meets {' or '.join(impossible)}; "
+    if len(left) < 2:
         return ""
     told = "; ".join(
         f"{flag} leaves {', '.join(names[:3])}" + (f" and {len(names) - 3} more" * (len(names) > 3))

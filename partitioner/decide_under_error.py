@@ -12,7 +12,8 @@ of knowing that part, and equals it where the parts add up, as latency's do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 from splitdeploy.partitioner.case_figures import (
     CaseFigures,
     case_figures,
-    case_limits,
     case_scores,
+    limit_values,
 )
+from splitdeploy.partitioner.rebase import result_bytes
 from splitdeploy.partitioner.scoring import Table, is_valid, table_of
 from splitdeploy.partitioner.settle_words import settle_text
 from splitdeploy.partitioner.uncertainty import (
@@ -91,8 +93,8 @@ def decide_under_error(
     best = _winners(figures, scores, columns)
     regrets = scores - scores[np.arange(draws), best][:, None]
     meets = {
-        limit: _whole(held, draws).mean(axis=0)
-        for limit, held in case_limits(report, cases, constraints).items()
+        limit: _whole(values <= getattr(constraints, limit), draws).mean(axis=0)
+        for limit, values in limit_values(report, cases, constraints).items()
     }
     rows = tuple(
         Candidate(
@@ -129,9 +131,7 @@ def chances(
     report: SweepReport,
     constraints: Constraints,
     trace: Sequence[TraceSample] | None = None,
-    *,
-    draws: int = DRAWS,
-    seed: int = SEED,
+    names: Collection[str] | None = None,
 ) -> dict[str, Mapping[str, float]]:
     """With which probability each valid row meets each limit.
 
@@ -139,24 +139,68 @@ def chances(
         report: The report, over the network that is meant.
         constraints: The limits.
         trace: The link's rates over time, where they are known.
-        draws: How many cases.
-        seed: Of their random numbers.
+        names: Of the rows that are asked for; None for all.
 
     Returns:
         Probabilities by row, then by the limit's name.
     """
+    asked, cases = _limit_cases(report, constraints, trace, names)
+    held = {
+        limit: _whole(values <= getattr(constraints, limit), DRAWS).mean(axis=0)
+        for limit, values in limit_values(asked, cases, constraints).items()
+    }
+    return {
+        row.name: {limit: float(shares[column]) for limit, shares in held.items()}
+        for column, row in enumerate(asked.cuts)
+    }
+
+
+def least_limits(
+    report: SweepReport,
+    limits: Collection[str],
+    confidence: float,
+    trace: Sequence[TraceSample] | None = None,
+) -> dict[str, dict[str, float]]:
+    """The least value of each limit that each valid row meets with a confidence.
+
+    Args:
+        report: The report, over the network that is meant.
+        limits: Their names, as in ``Constraints``.
+        confidence: The probability.
+        trace: The link's rates over time, where they are known.
+
+    Returns:
+        Values by the limit's name, then by row; a row without the figure is left out.
+    """
+    every = Constraints(**dict.fromkeys(limits, 0))  # type: ignore[arg-type]
+    asked, cases = _limit_cases(report, every, trace, None)
+    # The first place in order of size at which the share of cases reaches the confidence.
+    place = min(DRAWS, math.ceil(confidence * DRAWS - 1e-9)) - 1
+    found = {}
+    for limit, values in limit_values(asked, cases, every).items():
+        reached = np.sort(_whole(values, DRAWS), axis=0)[place]
+        found[limit] = {
+            row.name: float(value)
+            for row, value in zip(asked.cuts, reached, strict=True)
+            if math.isfinite(value)
+        }
+    return found
+
+
+def _limit_cases(
+    report: SweepReport,
+    constraints: Constraints,
+    trace: Sequence[TraceSample] | None,
+    names: Collection[str] | None,
+) -> tuple[SweepReport, Cases]:
+    """The rows that are asked for, and their cases as far as the limits need them."""
     leaks = constraints.max_ssim is not None or constraints.max_fsinfo is not None
     parts = uncertain_parts(report, trace)
-    cases = draw_cases(report, parts, trace=trace, draws=draws, seed=seed, leakage=leaks)
-    held = {
-        limit: _whole(flags, draws).mean(axis=0)
-        for limit, flags in case_limits(report, cases, constraints).items()
-    }
-    names = [row.name for row in report.cuts if is_valid(row)]
-    return {
-        name: {limit: float(shares[column]) for limit, shares in held.items()}
-        for column, name in enumerate(names)
-    }
+    cases = draw_cases(report, parts, trace=trace, leakage=leaks, names=names)
+    rows = tuple(
+        row for row in report.cuts if is_valid(row) and (names is None or row.name in names)
+    )
+    return replace(report, cuts=rows, result_bytes=result_bytes(report)), cases
 
 
 def _whole(values: Array, draws: int) -> Array:

@@ -1,14 +1,14 @@
 """Where a pick flips, besides the uplink: the device's speed, and each limit.
 
-A limit changes a decision only where it passes a row's own figure, so that these flips are exact
-(but for those under a confidence, which are of the central figures). The device's speed is searched
-as the uplink is.
+A limit changes a decision only where it passes what a row has: its own figure, or under a
+confidence the least value that it meets with it. So these flips are exact. The device's speed is
+searched as the uplink is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from splitdeploy.partitioner.stability import stable_interval
@@ -30,11 +30,13 @@ class LimitFlip:
         limit: Its name, as in ``Constraints``.
         value: At which another row is picked.
         cut: That row; None where none is left.
+        tighter: Whether the limit has to be below the value for it, and not at it or above.
     """
 
     limit: str
     value: float
     cut: str | None
+    tighter: bool
 
 
 def slower_edge(report: SweepReport, factor: float) -> SweepReport:
@@ -92,8 +94,30 @@ def edge_interval(
     )  # fmt: skip
 
 
+LIMITS = ("max_latency_s", "max_ssim", "max_fsinfo")
+"""Of which it is told where they flip the pick."""
+
+Values = Mapping[str, Mapping[str, float]]
+"""The least value of a limit that a row meets, by limit and row."""
+
+
+def central_limits(report: SweepReport) -> Values:
+    """What the limits are on, by the central figures.
+
+    Args:
+        report: A report.
+
+    Returns:
+        Figures by the limit's name, then by row.
+    """
+    return {
+        limit: {row.name: value for row in report.cuts if (value := figure(row, limit)) is not None}
+        for limit in LIMITS
+    }
+
+
 def limit_flips(
-    report: SweepReport, constraints: Constraints, pick: str, decide: Pick
+    report: SweepReport, constraints: Constraints, pick: str, decide: Pick, values: Values
 ) -> Iterator[LimitFlip]:
     """At which values of the limits on latency and leakage the pick changes.
 
@@ -102,26 +126,24 @@ def limit_flips(
         constraints: The limits as they are.
         pick: What is picked with them.
         decide: Picks.
+        values: The least value of each limit that each row meets.
 
     Yields:
         For each limit the flip where it is tightened, and where it is loosened, if there is one.
     """
-    for limit in ("max_latency_s", "max_ssim", "max_fsinfo"):
-        found = ((row.name, figure(row, limit)) for row in report.cuts)
-        values = {name: value for name, value in found if value is not None}
-        own = values.get(pick)
-        if own is not None:
-            below = max((value for value in values.values() if value < own), default=None)
-            if below is not None:
-                tight = replace(constraints, **{limit: below})
-                yield LimitFlip(limit, own, decide(report, tight))
+    for limit, met in values.items():
+        own = met.get(pick)
+        lower = [value for value in met.values() if own is not None and value < own]
+        if own is not None and lower:
+            instead = decide(report, replace(constraints, **{limit: max(lower)}))
+            yield LimitFlip(limit, own, instead, tighter=True)
         set_to = getattr(constraints, limit)
         if set_to is None:
             continue
-        for value in sorted({value for value in values.values() if value > set_to}):
+        for value in sorted({value for value in met.values() if value > set_to}):
             instead = decide(report, replace(constraints, **{limit: value}))
             if instead != pick:
-                yield LimitFlip(limit, value, instead)
+                yield LimitFlip(limit, value, instead, tighter=False)
                 break
 
 

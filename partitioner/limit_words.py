@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from splitdeploy.partitioner.constraints import shown_limit
-from splitdeploy.partitioner.flips import FACTORS, LimitFlip, Pick, figure
+from splitdeploy.partitioner.flips import FACTORS, LimitFlip, Pick
 from splitdeploy.partitioner.reasons import Decision, compared, listed
 from splitdeploy.profiles.bandwidth_trace import TraceOutcome
-from splitdeploy.profiles.report import Constraints, SweepReport
+from splitdeploy.profiles.report import SweepReport
 from splitdeploy.profiles.units import format_time
 
 
@@ -31,13 +31,11 @@ def limit_reasons(decision: Decision, flips: Sequence[LimitFlip], decide: Pick) 
     ]
     if len(named) > 1:
         yield from _each_alone(decision, named, decide)
-    own = {name: figure(decision.row, name) for name in vars(Constraints()) if name != "confidence"}
     for flip in flips:
         if flip.limit not in named and flip.limit != "max_ssim":
             continue
         at = shown_limit(flip.limit, flip.value)
-        tighter = flip.value == own[flip.limit]
-        when = f"Below {at}" if tighter else f"From {at} on"
+        when = f"Below {at}" if flip.tighter else f"From {at} on"
         if flip.cut is None:
             yield f"{when} no row is left."
         else:

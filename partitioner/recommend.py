@@ -12,8 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from splitdeploy.partitioner.constraints import check_constraints, misses, why_infeasible
-from splitdeploy.partitioner.decide_under_error import chances, decide_under_error
-from splitdeploy.partitioner.flips import LimitFlip, edge_interval, figure, limit_flips
+from splitdeploy.partitioner.decide_under_error import chances, decide_under_error, least_limits
+from splitdeploy.partitioner.flips import (
+    LIMITS,
+    LimitFlip,
+    Values,
+    central_limits,
+    edge_interval,
+    limit_flips,
+)
 from splitdeploy.partitioner.limit_words import edge_reason, limit_reasons, trace_reason
 from splitdeploy.partitioner.pareto import pareto_front
 from splitdeploy.partitioner.reasons import Decision, reasons, warnings_of
@@ -39,6 +46,9 @@ from splitdeploy.profiles.report import (
     Recommendation,
     SweepReport,
 )
+
+_AT_ONCE = 4
+"""Rows whose chances are told together."""
 
 Chances = Mapping[str, Mapping[str, float]]
 """With which probability each row meets each limit."""
@@ -89,8 +99,7 @@ def recommend(
     pick = ranking[0]
 
     def pick_of(there: SweepReport, limits: Constraints) -> str | None:
-        order = rank(there, table_of(there), limits, objective, trace)
-        return order[0].name if order else None
+        return _first(there, limits, objective, trace)
 
     def pick_at(uplink_bps: float) -> str | None:
         there = with_network(judged, replace(judged.network, uplink_bps=uplink_bps))
@@ -98,7 +107,12 @@ def recommend(
 
     interval = stable_interval(pick_at, judged.network.uplink_bps, pick.name)
     speeds = edge_interval(judged, constraints, pick.name, pick_of)
-    flips = tuple(limit_flips(judged, constraints, pick.name, pick_of))
+    met = (
+        central_limits(judged)
+        if constraints.confidence is None
+        else least_limits(judged, LIMITS, constraints.confidence, trace)
+    )
+    flips = tuple(limit_flips(judged, constraints, pick.name, pick_of, met))
     unbound = rank(judged, table, Constraints(), objective)
     decision = Decision(judged, table, ranking, unbound[0], objective, interval)
     runner_up = ranking[1].name if len(ranking) > 1 else None
@@ -125,7 +139,7 @@ def recommend(
             *limit_warnings(certainty, pick.name, constraints.confidence),
         ),
         runner_up=runner_up,
-        stable_while=_intervals(judged, pick.name, interval, speeds, flips),
+        stable_while=_intervals(judged, pick.name, interval, speeds, flips, met),
         objective=objective.name,
         certainty=certainty,
         trace=outcome,
@@ -139,18 +153,39 @@ def _intervals(
     uplink: tuple[float, float | None],
     speeds: tuple[float, float | None],
     flips: Sequence[LimitFlip],
+    met: Values,
 ) -> dict[str, tuple[float, float | None]]:
     """In which interval of each quantity the pick stays the same, all else fixed."""
     intervals = {"uplink_bps": uplink}
     row = report.find(pick)
     if row.latency_s is not None and row.latency_s.edge.median > 0:
         intervals["edge_time_factor"] = speeds
-    for limit in ("max_latency_s", "max_ssim", "max_fsinfo"):
-        own = figure(row, limit)
-        if own is not None:
-            ends = [flip.value for flip in flips if flip.limit == limit and flip.value > own]
-            intervals[limit] = (own, min(ends, default=None))
+    for limit, values in met.items():
+        if pick in values:
+            ends = [flip.value for flip in flips if flip.limit == limit and not flip.tighter]
+            intervals[limit] = (values[pick], min(ends, default=None))
     return intervals
+
+
+def _first(
+    report: SweepReport,
+    constraints: Constraints,
+    objective: Objective,
+    trace: Sequence[TraceSample] | None,
+) -> str | None:
+    """The name of the best feasible row: what ``rank`` puts first."""
+    if constraints.confidence is None:
+        order = rank(report, table_of(report), constraints, objective)
+        return order[0].name if order else None
+    names = [row.name for row in rank(report, table_of(report), Constraints(), objective)]
+    # A search asks very often, and mostly the first few rows answer.
+    for start in range(0, len(names), _AT_ONCE):
+        some = names[start : start + _AT_ONCE]
+        found = chances(report, constraints, trace, some)
+        for name in some:
+            if all(share >= constraints.confidence for share in found[name].values()):
+                return name
+    return None
 
 
 def judge(

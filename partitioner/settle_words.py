@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from splitdeploy.profiles.bandwidth_trace import TraceSample
@@ -30,7 +31,9 @@ def regret_text(value: float, unit: str) -> str:
         return format_time(value)
     if unit == "J":
         return format_energy(value)
-    return f"{value:.2g} of the leakage index" if unit == "index" else f"{value:.2g} of the score"
+    if unit == "index":
+        return f"{value:.2g} of the leakage index"
+    return f"{100 * math.expm1(value):.2g} % of all that is weighed"
 
 
 def settle_text(

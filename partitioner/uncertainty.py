@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -226,6 +226,7 @@ def draw_cases(
     draws: int = DRAWS,
     seed: int = SEED,
     leakage: bool = True,
+    names: Collection[str] | None = None,
 ) -> Cases:
     """Draw cases from the stated errors; the same seed gives the same cases.
 
@@ -238,30 +239,38 @@ def draw_cases(
         draws: How many cases.
         seed: Of the random numbers.
         leakage: Whether leakage varies; where nothing asks for it that saves time.
+        names: Of the rows that are asked for; None for all. Their cases are the same either way.
 
     Returns:
         The cases.
     """
     rows = [row for row in report.cuts if is_valid(row)]
+    kept = [k for k, row in enumerate(rows) if names is None or row.name in names]
     by_name = {part.name: part for part in parts}
-    middle = central_cases(report)
     seeds = {name: (seed, place) for place, name in enumerate(PARTS)}
-    edge = _side_cases(middle.edge_s[0], by_name["edge"], draws, seeds["edge"])
-    cloud = _side_cases(middle.cloud_s[0], by_name["cloud"], draws, seeds["cloud"])
+    sides = {
+        name: _side_cases(_times(rows, name), by_name[name], draws, seeds[name], kept)
+        for name in ("edge", "cloud")
+    }
     link, is_factor = _link_cases(
         report.network, by_name["network"], trace, draws, seeds["network"]
     )
     factors = _normal(seeds["power"], (draws, 2))
-    power = np.exp(by_name["power"].common * factors[:, :1])
-    radio = np.exp(RADIO_SPREAD * factors[:, 1:])
+    asked = [rows[k] for k in kept]
+    middle = central_cases(replace(report, cuts=tuple(asked)))
+    sends = any(row.energy_j and row.energy_j.radio for row in asked)
     if leakage:
-        middle = _leakage_cases(rows, middle, draws, seeds["leakage"])
-    if not any(row.energy_j and row.energy_j.radio for row in rows):
-        radio = middle.radio
+        normal = _normal(seeds["leakage"], (2, draws, len(rows)))
+        middle = _leakage_cases(asked, middle, normal[:, :, kept])
     return replace(
-        middle, edge_s=edge, cloud_s=cloud, link=link, link_is_factor=is_factor, power=power,
-        radio=radio,
-    )  # fmt: skip
+        middle,
+        edge_s=sides["edge"],
+        cloud_s=sides["cloud"],
+        link=link,
+        link_is_factor=is_factor,
+        power=np.exp(by_name["power"].common * factors[:, :1]),
+        radio=np.exp(RADIO_SPREAD * factors[:, 1:]) if sends else middle.radio,
+    )
 
 
 @lru_cache(maxsize=16)
@@ -282,13 +291,15 @@ def _column(values: object) -> Array:
     return np.array(list(values), dtype=np.float64)[None]  # type: ignore[call-overload, no-any-return]
 
 
-def _side_cases(times: Array, part: UncertainPart, draws: int, seed: tuple[int, int]) -> Array:
+def _side_cases(
+    times: Array, part: UncertainPart, draws: int, seed: tuple[int, int], kept: Sequence[int]
+) -> Array:
     common = np.exp(part.common * _normal(seed, (draws, 1)))
     if not part.own or not len(times) or times.max() <= 0:
-        return times[None] * common
+        return times[None, kept] * common
     fractions = tuple(np.round(times / times.max(), 9).tolist())
-    own: Array = times.max() * _path(fractions, part.own, draws, seed)
-    return own * common
+    longest: float = times.max()
+    return longest * _path(fractions, part.own, draws, seed)[:, kept] * common
 
 
 @lru_cache(maxsize=8)
@@ -321,9 +332,7 @@ def _link_cases(
     return rates[picked].T, False
 
 
-def _leakage_cases(
-    rows: Sequence[CutReport], middle: Cases, draws: int, seed: tuple[int, int]
-) -> Cases:
+def _leakage_cases(rows: Sequence[CutReport], middle: Cases, normal: Array) -> Cases:
     """With gain, SSIM and FSInfo. Gain and FSInfo are of one determinant, so they err together."""
     gain_error = _column(row.leakage.gain.standard_error if row.leakage else 0.0 for row in rows)
     fsinfo_error = _column(
@@ -333,7 +342,7 @@ def _leakage_cases(
         (a.ssim_ci95[1] - a.ssim_ci95[0]) / (2 * Z95) if (a := row.strongest_attack) else 0.0
         for row in rows
     )
-    one, other = _normal(seed, (2, draws, len(rows)))
+    one, other = normal
     ssim = np.clip(middle.ssim + ssim_error * other, -1.0, 1.0)
     gain, fsinfo = middle.gain + gain_error * one, middle.fsinfo + fsinfo_error * one
     return replace(middle, gain=gain, ssim=ssim, fsinfo=fsinfo)

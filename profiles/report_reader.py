@@ -49,7 +49,7 @@ def report_from_json(document: object) -> SweepReport:
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise ReportError(
             f"report at $.schema_version: expected {SCHEMA_VERSION}, the version that this "
-            f"splitdeploy supports, got {version!r}; "
+            f"splitdeploy supports, got {_age(version)}; "
             "read it with the splitdeploy that wrote it, or profile anew"
         )
     recommendation = root.get("recommendation")
@@ -71,6 +71,13 @@ def report_from_json(document: object) -> SweepReport:
         warnings=_optional_texts(root, "warnings"),
         result_bytes=_optional_integer(root, "result_bytes"),
     )
+
+
+def _age(version: object) -> str:
+    """A version that is not supported, and whether it is older or newer."""
+    if isinstance(version, bool) or not isinstance(version, int):
+        return repr(version)[:60]
+    return f"{version}, which is {'older' if version < SCHEMA_VERSION else 'newer'}"
 
 
 def row_from_json(document: object) -> CutReport:

@@ -18,6 +18,7 @@ from typing import Any
 
 from splitdeploy.profiles.errors import OutputError, ReportError
 from splitdeploy.profiles.report import UNCOMPUTED, CutReport, LeakageRecord, SweepReport
+from splitdeploy.profiles.report_checks import check_sense
 from splitdeploy.profiles.report_reader import report_from_json, row_from_json
 from splitdeploy.profiles.report_writer import report_to_json, row_to_json
 
@@ -159,6 +160,7 @@ def read_report(run: Path | str) -> SweepReport:
         raise ReportError(f"{path} is no JSON document: {error}") from error
     report = report_from_json(document)
     check_schema(document)
+    check_sense(document)
     return report
 
 

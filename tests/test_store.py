@@ -208,9 +208,10 @@ def test_keys_of_a_later_minor_version_are_passed_over() -> None:
 
 
 def test_another_schema_version_is_refused() -> None:
-    document = report_to_json(make_report()) | {"schema_version": 2}
-    with pytest.raises(ReportError, match=r"expected 1, the version .* supports, got 2"):
-        report_from_json(document)
+    for version, told in ((2, "2, which is newer"), (0, "0, which is older"), ("1", "'1'")):
+        document = report_to_json(make_report()) | {"schema_version": version}
+        with pytest.raises(ReportError, match=rf"expected 1, the version .* got {told}; read it"):
+            report_from_json(document)
 
 
 @pytest.mark.parametrize(
@@ -243,12 +244,51 @@ def test_the_schema_is_checked_where_it_can_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = report_to_json(make_report())
-    document["network"]["uplink_bps"] = -1.0
+    document["objective"]["weight_energy"] = -1.0
     (tmp_path / "report.json").write_text(json.dumps(document))
-    with pytest.raises(ReportError, match=r"\$\.network\.uplink_bps: -1\.0 is less than"):
+    with pytest.raises(ReportError, match=r"\$\.objective\.weight_energy: -1\.0 is less than"):
         read_report(tmp_path)
     monkeypatch.setitem(sys.modules, "jsonschema", None)
-    assert read_report(tmp_path).network.uplink_bps == -1.0
+    assert read_report(tmp_path).objective.weight_energy == -1.0
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: d["network"].update(uplink_bps=0), r"\$\.network\.uplink_bps: expected a rate"),
+        (lambda d: d["network"].update(rtt_s=-1.0), r"\$\.network\.rtt_s: expected a time of zero"),
+        (lambda d: d["recommendation"].update(cut="conv9"),
+         r"\$\.recommendation\.cut: expected the name of a cut, got 'conv9'; cuts: avgpool"),
+        (lambda d: d["recommendation"].update(runner_up="x"), r"runner_up: expected the name of"),
+        (lambda d: d["recommendation"]["candidates"][1].update(cut="x"),
+         r"\$\.recommendation\.candidates\[1\]\.cut: expected the name of a cut"),
+        (lambda d: d["recommendation"].pop("settle"),
+         r"\$\.recommendation: expected the key 'settle', which is missing"),
+        (lambda d: d["recommendation"]["candidates"][0].update(probability_best="high"),
+         r"candidates\[0\]\.probability_best: expected a number, got 'high'"),
+        (lambda d: d["recommendation"].update(trace={"samples": 3}),
+         r"\$\.recommendation\.trace: expected the key 'duration_s'"),
+        (lambda d: d["pareto"].append("x"), r"\$\.pareto\[\d+\]: expected the name of a cut"),
+        (lambda d: d["cuts"][2].update(name="maxpool"),
+         r"\$\.cuts\[2\]\.name: expected each cut once, got 'maxpool' again"),
+        (lambda d: d["cuts"][2]["latency_s"]["cloud"].update(median=-1e-3),
+         r"\$\.cuts\[2\]\.latency_s\.cloud\.median: expected a time of zero or more, got -0.001"),
+        (lambda d: d["cuts"][2]["energy_j"].update(radio=-1),
+         r"\$\.cuts\[2\]\.energy_j\.radio: expected an energy of zero or more"),
+        (lambda d: d["cuts"][2]["attacks"][0].update(ssim_ci95=[0.9, 0.2]),
+         r"attacks\[0\]\.ssim_ci95: expected a lower end before the upper one"),
+    ],
+)  # fmt: skip
+def test_a_report_that_contradicts_itself_is_told_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: object, message: str
+) -> None:
+    document = report_to_json(decided())
+    damage(document)  # type: ignore[operator]
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    # On an edge device there is no jsonschema, and it must be told all the same.
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    with pytest.raises(ReportError, match=message):
+        read_report(tmp_path)
 
 
 def test_no_report_is_told(tmp_path: Path) -> None:
