@@ -23,6 +23,9 @@ from splitdeploy.profiles.report_writer import network_to_json, report_to_json
 SCRIPTS = ("decide.js", "drawing.js", "detail.js", "explore.js")
 """The page's script, in the order in which its parts need each other."""
 
+LIMITS = ("max_latency_s", "max_energy_j", "max_edge_memory_bytes", "max_ssim", "max_fsinfo")
+"""What the page can limit."""
+
 _HEAVY = ("figures", "notes", "prior", "noise")
 """Of a leakage record: stands elsewhere on the page, and decides nothing."""
 
@@ -153,7 +156,10 @@ def page_data(report: SweepReport) -> dict[str, Any]:
         },
         "floors": {"cost": COST_FLOOR, "privacy": PRIVACY_FLOOR},
         "result_bytes": result_bytes(report),
-        "constraints": document["constraints"],
+        "constraints": {name: document["constraints"][name] for name in LIMITS},
+        # A chance is drawn, which the page does not do: it shows what the run found, and says so.
+        "confidence": document["constraints"].get("confidence"),
+        "pareto": document["pareto"],
         "objective": document["objective"],
         "pick": report.recommendation.cut if report.recommendation else None,
         "rows": list(_rows(document)),

@@ -325,14 +325,16 @@ const Decide = (() => {
   const largest = (entries, key) =>
     entries.reduce((best, e) => (key(e) > key(best) ? e : best), entries[0]);
 
-  // Limits that can each be met, and not together: which rows each of them leaves.
+  // A limit that no row meets; or limits that can each be met, and not together.
   function contradiction(valid, limits) {
     const left = Object.keys(NO_LIMITS).filter((key) => limits[key] !== null).map((key) => {
       const alone = { ...NO_LIMITS, [key]: limits[key] };
       const names = valid.filter((row) => !misses(row, alone).length).map((row) => row.name);
       return { flag: FLAGS[key], names };
     });
-    if (left.length < 2 || !left.every(({ names }) => names.length)) return "";
+    const impossible = left.filter(({ names }) => !names.length).map(({ flag }) => flag);
+    if (impossible.length) return `no row meets ${impossible.join(" or ")}; `;
+    if (left.length < 2) return "";
     const told = left.map(({ flag, names }) => `${flag} leaves ${names.slice(0, 3).join(", ")}`
       + (names.length > 3 ? ` and ${names.length - 3} more` : ""));
     return `the limits contradict each other (${told.join("; ")}); `;

@@ -116,6 +116,7 @@
     for (const key of Object.keys(data.constraints)) {
       if (settings.limits[key] !== null) words.push(optionOf(key));
     }
+    if (data.confidence !== null && isAsRun(settings)) words.push(`--confidence ${data.confidence}`);
     words.push(`--objective ${objective.name}`);
     for (const kind of ["latency", "energy", "leakage"]) {
       const weight = objective[`weight_${kind}`];
@@ -134,6 +135,13 @@
     return Decide.sameNetwork(settings.network, data.network)
       && Object.keys(data.constraints).every((k) => settings.limits[k] === data.constraints[k])
       && Object.keys(objective).every((k) => objective[k] === data.objective[k]);
+  }
+
+  // What the run found where its limits hold with a probability, which is not drawn here.
+  function asFound(found) {
+    const stored = new Map(data.rows.map((row) => [row.name, row.violations]));
+    const rows = found.rows.map((row) => ({ ...row, violations: stored.get(row.name) }));
+    return { ...found, rows, pick: data.pick, runnerUp: null };
   }
 
   // --- what is shown -------------------------------------------------------------------------
@@ -195,6 +203,10 @@
     if (result.unbound && result.unbound !== result.pick) {
       lines.push(`Without the limits the pick would be ${result.unbound}; but its `
         + `${rowOf(result.unbound).violations.join("; ")}.`);
+    }
+    if (data.confidence !== null) {
+      lines.push(`The run asked that its limits hold with probability ${data.confidence}; here the `
+        + "median figures have to hold them. The command with --confidence checks the chance.");
     }
     if (data.pick && data.pick !== result.pick) lines.push(`The run recommended ${data.pick}.`);
     return lines.filter((text) => text);
@@ -284,7 +296,7 @@
     if (!problem) {
       const found = Decide.decide(data, settings);
       problem = found.error;
-      if (!problem) result = found;
+      if (!problem) result = isAsRun(settings) && data.confidence !== null ? asFound(found) : found;
     }
     const stays = !problem && isAsRun(settings);
     find("#verdict").replaceChildren(...verdict(problem));
@@ -398,7 +410,10 @@
       if (event.key === "Escape") hideTip();
       step(event);
     });
-    document.addEventListener("scroll", hideTip, { passive: true });
+    document.addEventListener("scroll", () => {
+      const focused = document.activeElement.closest(".target");
+      if (focused && !tip.hidden) showTip(focused); else hideTip();
+    }, { passive: true });
     dialog.addEventListener("click", (event) => {
       const button = event.target.closest("button");
       if (event.target === dialog || button?.value === "close") dialog.close();

@@ -1,35 +1,109 @@
-"""``splitdeploy report``: show a finished run again."""
+"""``splitdeploy report``: show a finished run again, or several together."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from splitdeploy.cli import options as shared
+from splitdeploy.cli.tables import print_csv, print_table
+from splitdeploy.profiles.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from splitdeploy.partitioner.compare import Run
 
 
 @click.command("report")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--html", is_flag=True, help="Draw RUN/report.html anew and print its path.")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...",
+                type=click.Path(path_type=Path))  # fmt: skip
+@click.option("--html", is_flag=True,
+              help="Draw a page and print its path: RUN/report.html, or --out.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
+              help="Where --html goes; needed for several runs.")  # fmt: skip
 @shared.format_option
 @shared.verbosity_options
-def command(run: Path, html: bool, form: str, **_: object) -> None:
-    """Show the report of RUN.
+def command(runs: tuple[Path, ...], html: bool, out: Path | None, form: str, **_: object) -> None:
+    """Show the report of RUN, or several runs together.
+
+    Several runs are a table with a line each: its setting, its pick and the pick's figures. Two
+    runs are compared cut by cut too, by the cuts' names, with the differences marked (not in csv).
 
     \b
     Example:
       splitdeploy report runs/demo --format md
+      splitdeploy report runs/before runs/after --html --out compare.html
+      splitdeploy report runs/* --html --out summary.html
     """
-    from splitdeploy.partitioner.render_table import render
-    from splitdeploy.profiles.store import read_report, write_atomically
+    from splitdeploy.profiles.store import read_report
 
-    report = read_report(run)
-    if not html:
-        click.echo(render(report, form), nl=False)
-        return
+    if out is not None and not html:
+        raise UsageError("expected --html with --out, which says where the page goes")
+    if html and out is None and len(runs) > 1:
+        raise UsageError(f"expected --out FILE for the page of {len(runs)} runs, such as runs.html")
+    if html:
+        _draw(runs, out)
+    elif len(runs) > 1:
+        _print(_named(runs), form)
+    else:
+        from splitdeploy.partitioner.render_table import render
+
+        click.echo(render(read_report(runs[0]), form), nl=False)
+
+
+def _named(paths: Sequence[Path]) -> tuple[Run, ...]:
+    from splitdeploy.partitioner.compare import name_runs
+    from splitdeploy.profiles.store import read_report
+
+    return name_runs(paths, [read_report(path) for path in paths])
+
+
+def _draw(paths: Sequence[Path], out: Path | None) -> None:
     from splitdeploy.partitioner.render_html import render_html
+    from splitdeploy.partitioner.render_runs import render_runs
+    from splitdeploy.profiles.store import write_atomically
 
-    page = run / "report.html"
-    write_atomically(page, render_html(report, run))
+    runs = _named(paths)
+    page = out or runs[0].folder / "report.html"
+    if not page.parent.is_dir():
+        raise OutputError(f"expected a folder for --out, got {page.parent}, which is none")
+    alone = runs[0] if len(runs) == 1 else None
+    text = render_html(alone.report, alone.folder) if alone else render_runs(runs, page)
+    write_atomically(page, text)
     click.echo(page)
+
+
+def _print(runs: Sequence[Run], form: str) -> None:
+    from splitdeploy.partitioner.compare import (
+        HEADINGS,
+        QUANTITIES,
+        documents_of,
+        line_of,
+        pairs_of,
+    )
+
+    if form == "json":
+        click.echo(json.dumps(documents_of(runs), indent=2, ensure_ascii=False))
+        return
+    lines = [line_of(run) for run in runs]
+    if form == "csv":
+        print_csv(HEADINGS, lines)
+        return
+    alike = [] if form == "md" else [
+        column for column in range(1, HEADINGS.index("pick"))
+        if len({line[column] for line in lines}) == 1
+    ]  # fmt: skip
+    for column in alike:
+        click.echo(f"{HEADINGS[column]}: {lines[0][column]}")
+    kept = [column for column in range(len(HEADINGS)) if column not in alike]
+    print_table("", [HEADINGS[i] for i in kept], [[line[i] for i in kept] for line in lines],
+                markdown=form == "md")  # fmt: skip
+    if len(runs) == 2:
+        click.echo(f"\n{runs[0].label} → {runs[1].label}, cut by cut")
+        headings = ["cut", *(quantity.heading for quantity in QUANTITIES), "Feasible"]
+        pairs = pairs_of(runs[0].report, runs[1].report)
+        cells = [[pair.name, *(cell.line for cell in pair.cells)] for pair in pairs]
+        print_table("", headings, cells, markdown=form == "md")

@@ -1,0 +1,58 @@
+"""Several runs on one HTML page: a line each, and two of them cut by cut."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from splitdeploy.partitioner.compare import (
+    HEADINGS,
+    QUANTITIES,
+    Run,
+    line_of,
+    pairs_of,
+    settings_of,
+)
+from splitdeploy.partitioner.render_html import POLICY, template
+
+_PICK = HEADINGS.index("pick")
+
+
+def render_runs(runs: Sequence[Run], page: Path) -> str:
+    """The page of several runs.
+
+    Args:
+        runs: What to show; with two, their cuts are shown side by side too.
+        page: Where it will lie: the links to the runs' own pages are relative to it.
+
+    Returns:
+        A whole HTML document without a script.
+    """
+    both = tuple(runs) if len(runs) == 2 else None
+    return template("runs.html.j2").render(
+        title=" and ".join(run.label for run in runs) if both else f"{len(runs)} runs",
+        policy=POLICY.format("'none'"),
+        headings=HEADINGS,
+        pick_column=_PICK,
+        lines=[(line_of(run), _link(run, page)) for run in runs],
+        runs=runs,
+        both=both,
+        quantities=[*(quantity.heading for quantity in QUANTITIES), "Feasible"],
+        pairs=pairs_of(both[0].report, both[1].report) if both else (),
+        settings=settings_of(both[0].report, both[1].report) if both else (),
+        picks=[run.report.recommendation and run.report.recommendation.cut for run in runs],
+    )
+
+
+def _link(run: Run, page: Path) -> str | None:
+    """The way from the page to the run's own, or None where it has none."""
+    own = run.folder / "report.html"
+    if not own.is_file():
+        return None
+    try:
+        way = os.path.relpath(own.resolve(), page.resolve().parent)
+    except ValueError:  # on another drive
+        return None
+    return quote(Path(way).as_posix())
