@@ -172,7 +172,8 @@ def least_limits(
     Returns:
         Values by the limit's name, then by row; a row without the figure is left out.
     """
-    every = Constraints(**dict.fromkeys(limits, 0))  # type: ignore[arg-type]
+    # Which limits are set is all that matters here.
+    every = Constraints(**dict.fromkeys(limits, 0))
     asked, cases = _limit_cases(report, every, trace, None)
     # The first place in order of size at which the share of cases reaches the confidence.
     place = min(DRAWS, math.ceil(confidence * DRAWS - 1e-9)) - 1
@@ -216,7 +217,8 @@ def _winners(figures: CaseFigures, scores: Array, columns: NDArray[np.int_]) -> 
             break
         kept = np.where(tied, _whole(values, len(scores))[:, columns], np.inf)
         tied &= kept == kept.min(axis=1, keepdims=True)
-    return np.argmax(tied, axis=1)
+    winners: NDArray[np.int_] = np.argmax(tied, axis=1)
+    return winners
 
 
 def _p95_s(figures: CaseFigures, table: Table, column: int) -> float | None:

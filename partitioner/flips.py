@@ -116,6 +116,20 @@ def central_limits(report: SweepReport) -> Values:
     }
 
 
+def with_limit(constraints: Constraints, limit: str, value: float | None) -> Constraints:
+    """The constraints with one limit set otherwise, or without it.
+
+    Args:
+        constraints: The limits.
+        limit: The name of one.
+        value: Of it; None for no such limit.
+
+    Returns:
+        The limits.
+    """
+    return Constraints(**(vars(constraints) | {limit: value}))
+
+
 def limit_flips(
     report: SweepReport, constraints: Constraints, pick: str, decide: Pick, values: Values
 ) -> Iterator[LimitFlip]:
@@ -135,13 +149,13 @@ def limit_flips(
         own = met.get(pick)
         lower = [value for value in met.values() if own is not None and value < own]
         if own is not None and lower:
-            instead = decide(report, replace(constraints, **{limit: max(lower)}))
+            instead = decide(report, with_limit(constraints, limit, max(lower)))
             yield LimitFlip(limit, own, instead, tighter=True)
         set_to = getattr(constraints, limit)
         if set_to is None:
             continue
         for value in sorted({value for value in met.values() if value > set_to}):
-            instead = decide(report, replace(constraints, **{limit: value}))
+            instead = decide(report, with_limit(constraints, limit, value))
             if instead != pick:
                 yield LimitFlip(limit, value, instead, tighter=False)
                 break

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from splitdeploy.partitioner.constraints import shown_limit
-from splitdeploy.partitioner.flips import FACTORS, LimitFlip, Pick
+from splitdeploy.partitioner.flips import FACTORS, LimitFlip, Pick, with_limit
 from splitdeploy.partitioner.reasons import Decision, compared, listed
 from splitdeploy.profiles.bandwidth_trace import TraceOutcome
 from splitdeploy.profiles.report import SweepReport
@@ -46,7 +45,7 @@ def _each_alone(decision: Decision, named: Sequence[str], decide: Pick) -> Itera
     limits = decision.report.constraints
     binding = []
     for name in named:
-        instead = decide(decision.report, replace(limits, **{name: None}))
+        instead = decide(decision.report, with_limit(limits, name, None))
         if instead is not None and instead != decision.pick.name:
             binding.append(name)
             yield (

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeAlias
@@ -287,8 +287,8 @@ def _times(rows: Sequence[CutReport], stage: str) -> Array:
     ])
 
 
-def _column(values: object) -> Array:
-    return np.array(list(values), dtype=np.float64)[None]  # type: ignore[call-overload, no-any-return]
+def _column(values: Iterable[float]) -> Array:
+    return np.array(list(values), dtype=np.float64)[None]
 
 
 def _side_cases(

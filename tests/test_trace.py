@@ -216,6 +216,34 @@ def test_a_bad_trace_is_a_line_and_exit_code_two(tmp_path: Path) -> None:
         assert len(shown.err.strip().splitlines()) == 1, shown.err
 
 
+def test_what_contradicts_a_trace_or_needs_one_is_refused(tmp_path: Path) -> None:
+    write_report(slow_edge(), tmp_path)
+    path = written(tmp_path, "time_s,uplink_bps\n0,1e6\n")
+    for options, message in (
+        (("--trace", path, "--uplink", "1mbit"), "expected no --uplink here, got 1mbit: a trace"),
+        (("--trace", path, "--uplink-spread", "0.2"), "expected no --uplink-spread here"),
+        (("--switch-cost", "1s"), "expected no --switch-cost here, got 1s: it needs a --trace"),
+        (("--fps", "30"), "expected no --fps here, got 30.0: it needs a --trace"),
+    ):
+        shown = splitdeploy("recommend", tmp_path, *options)
+        assert (shown.code, shown.out) == (2, "")
+        assert message in shown.err
+
+
+def test_the_spread_of_the_link_is_given_on_the_command_line(tmp_path: Path) -> None:
+    write_report(slow_edge(), tmp_path)
+    command = ("recommend", tmp_path, "--uplink", "12mbit", "--objective", "latency")
+    shares = []
+    for spread in ("0.01", "0.6"):
+        shown = splitdeploy(*command, "--uplink-spread", spread, "--format", "json")
+        assert shown.code == 0, shown.err
+        document = json.loads(shown.out)
+        part = next(p for p in document["uncertain_parts"] if p["name"] == "network")
+        assert part["common"] == float(spread)
+        shares.append(document["probability_best"])
+    assert shares[0] > shares[1]
+
+
 def test_a_report_with_a_trace_survives_the_file() -> None:
     decided = recommend(
         slow_edge(),

@@ -10,6 +10,7 @@ import click
 
 from splitdeploy.cli import options as shared
 from splitdeploy.profiles.bandwidth_trace import read_trace
+from splitdeploy.profiles.errors import UsageError
 from splitdeploy.profiles.units import parse_time_s
 
 
@@ -25,18 +26,14 @@ from splitdeploy.profiles.units import parse_time_s
 )
 @click.option(
     "--switch-cost",
-    default="0ms",
-    show_default=True,
     metavar="TIME",
-    help="Of a change of the cut, in a schedule over --trace.",
+    help="Of a change of the cut, in a schedule over --trace; default 0ms.",
 )
 @click.option(
     "--fps",
     type=click.FloatRange(0, min_open=True),
-    default=1.0,
-    show_default=True,
     metavar="N",
-    help="Inferences a second, in a schedule over --trace.",
+    help="Inferences a second, in a schedule over --trace; default 1.",
 )
 @shared.format_option
 @shared.verbosity_options
@@ -52,7 +49,8 @@ def command(run: Path, form: str, **given: Any) -> None:
     network = shared.given_network(given)
     constraints = shared.given_constraints(given)
     objective = shared.given_objective(given)
-    switch_cost_s = parse_time_s(given["switch_cost"], zero=True)
+    _check_trace(given)
+    switch_cost_s = parse_time_s(given["switch_cost"] or "0ms", zero=True)
     trace = None if given["trace"] is None else read_trace(given["trace"])
     from splitdeploy.partitioner.recommend import recommend
     from splitdeploy.partitioner.render_table import render
@@ -67,9 +65,19 @@ def command(run: Path, form: str, **given: Any) -> None:
         network=shared.with_spread(network or stored.network, given),
         trace=trace,
         switch_cost_s=switch_cost_s,
-        requests_per_s=given["fps"],
+        requests_per_s=given["fps"] or 1.0,
     )
     if form == "json" and report.recommendation is not None:
         click.echo(json.dumps(recommendation_to_json(report.recommendation), indent=2))
     else:
         click.echo(render(report, form), nl=False)
+
+
+def _check_trace(given: dict[str, Any]) -> None:
+    """Refuse what contradicts a trace, or means nothing without one."""
+    needless = ("uplink", "uplink_spread") if given["trace"] else ("switch_cost", "fps")
+    for name in needless:
+        if given[name] is not None:
+            flag = f"--{name.replace('_', '-')}"
+            told = "a trace tells the rates itself" if given["trace"] else "it needs a --trace"
+            raise UsageError(f"expected no {flag} here, got {given[name]}: {told}; drop one")
