@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx
@@ -55,18 +55,20 @@ class _Draft:
 
 
 @dataclass(frozen=True)
-class PlacedKernel:
-    """A fused kernel with its place in the graph.
+class KernelPart:
+    """A part of a fused kernel, behind which the graph can be cut.
 
     Attributes:
-        group: What it computes.
-        reads: The values that it reads from other kernels or from outside.
-        makes: The values that leave it.
+        reads: The values that it reads from other parts or from outside.
+        makes: The values that it makes.
+        before: The kernel that this part and those before it make without the rest.
+        after: The kernel that this part and those behind it make without the rest.
     """
 
-    group: KernelGroup
     reads: tuple[str, ...]
     makes: tuple[str, ...]
+    before: KernelGroup
+    after: KernelGroup
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,13 @@ class KernelGraph:
     """A graph's fused kernels and the values between them.
 
     Attributes:
-        kernels: In an order in which they can run.
+        kernels: The parts of each, in an order in which they can run: one for each value within the
+            kernel that others read too, or that is smaller than what the kernel makes.
         views: What a reshaped or cast value is a view of; kernels read and make no views.
         results: The values that are the graph's results, views resolved.
     """
 
-    kernels: tuple[PlacedKernel, ...]
+    kernels: tuple[tuple[KernelPart, ...], ...]
     views: Mapping[str, str]
     results: tuple[str, ...]
 
@@ -109,7 +112,7 @@ def kernel_groups(model: onnx.ModelProto) -> tuple[KernelGroup, ...]:
     Returns:
         The groups, in an order in which they can run.
     """
-    return tuple(kernel.group for kernel in kernel_graph(model).kernels)
+    return _Grouping(model).groups()
 
 
 class _Grouping:
@@ -138,19 +141,40 @@ class _Grouping:
         readers.update(view.get(value.name, value.name) for value in self.graph.output)
         return readers
 
+    def groups(self) -> tuple[KernelGroup, ...]:
+        return tuple(self._finish(draft, leaving) for draft, leaving in self._drafted())
+
     def kernel_graph(self) -> KernelGraph:
+        kernels = tuple(tuple(self._parts(draft, leaving)) for draft, leaving in self._drafted())
+        results = dict.fromkeys(self._origin(value.name) for value in self.graph.output)
+        return KernelGraph(kernels, dict(self.root), tuple(results))
+
+    def _drafted(self) -> list[tuple[_Draft, set[str]]]:
+        """Every group with the values that are read outside it."""
         for node in self.graph.node:
             self._place(node)
-        readers: dict[str, set[int]] = {}
-        for index, draft in enumerate(self.drafts):
-            for name in self._reads(draft):
-                readers.setdefault(name, set()).add(index)
-        results = {self._origin(value.name): None for value in self.graph.output}
-        kernels = tuple(
-            self._finish(index, draft, readers, set(results))
-            for index, draft in enumerate(self.drafts)
-        )
-        return KernelGraph(kernels, dict(self.root), tuple(results))
+        read: list[set[str]] = [set(self._reads(draft)) for draft in self.drafts]
+        leaving = {self._origin(value.name) for value in self.graph.output}.union(*read)
+        return [(draft, leaving.intersection(_made(draft.nodes))) for draft in self.drafts]
+
+    def _parts(self, draft: _Draft, leaving: set[str]) -> Iterator[KernelPart]:
+        nodes, start = draft.nodes, 0
+        size = self.shapes.elements(_made(nodes)[-1])
+        for end, node in enumerate(nodes, start=1):
+            made = _made([node])
+            small = sum(self.shapes.elements(name) for name in made) < size
+            if end < len(nodes) and not small and not leaving.intersection(made):
+                continue
+            own, later = nodes[start:end], {self._origin(n) for n in _read(nodes[end:])}
+            kind = self._kind(nodes[start]) if start else draft.kind
+            before = _Draft(draft.kind, draft.first, nodes[:end])
+            yield KernelPart(
+                reads=tuple(self._reads(_Draft(kind, nodes[start], own))),
+                makes=tuple(_made(own)),
+                before=self._finish(before, leaving | later),
+                after=self._finish(_Draft(kind, nodes[start], nodes[start:]), leaving),
+            )
+            start = end
 
     def _origin(self, name: str) -> str:
         return self.root.get(name, name)
@@ -253,19 +277,16 @@ class _Grouping:
                     seen.add(origin)
                     yield origin
 
-    def _finish(
-        self, index: int, draft: _Draft, readers: dict[str, set[int]], results: set[str]
-    ) -> PlacedKernel:
-        made = [name for node in draft.nodes for name in node.output if name]
-        leaving = [n for n in made if n in results or readers.get(n, set()) - {index}] or made[-1:]
+    def _finish(self, draft: _Draft, read_outside: set[str]) -> KernelGroup:
+        made = _made(draft.nodes)
+        leaving = [name for name in made if name in read_outside] or made[-1:]
         written = sum(self.shapes.elements(name) for name in leaving)
-        reads = tuple(self._reads(draft))
-        read = sum(self.shapes.elements(name) for name in reads)
+        read = sum(self.shapes.elements(name) for name in self._reads(draft))
         if draft.nodes[0].op_type in {"Slice", "Gather", "GatherND", "GatherElements"}:
             read = min(read, written)
         shape = self.shapes.of(leaving[-1])
         weight = self._filter(draft.first)
-        group = KernelGroup(
+        return KernelGroup(
             name=leaving[-1],
             kind=draft.kind,
             macs=node_macs(draft.first, self.shapes),
@@ -277,7 +298,6 @@ class _Grouping:
             stride=math.prod(_ints(draft.first, "strides")) if weight else 1,
             reduction=math.prod(weight[1:]) if weight else inner_size(draft.first, self.shapes),
         )
-        return PlacedKernel(group, reads, tuple(leaving))
 
     def _filter(self, node: NodeProto) -> tuple[int, ...]:
         is_filter = node.op_type in {"Conv", "ConvTranspose"}
@@ -300,6 +320,14 @@ class _Grouping:
             if name in self.constants
         }
         return sum(self.shapes.elements(name) for name in names)
+
+
+def _made(nodes: Iterable[NodeProto]) -> list[str]:
+    return [name for node in nodes for name in node.output if name]
+
+
+def _read(nodes: Iterable[NodeProto]) -> Iterator[str]:
+    return (name for node in nodes for name in node.input if name)
 
 
 def _ints(node: NodeProto, name: str) -> list[int]:

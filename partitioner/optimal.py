@@ -1,8 +1,9 @@
 """The best cuts of all downsets of a model, not of one order alone: for latency, energy and both.
 
 The whole model is exported once without any boundary, its kernels are fused as a compiler would,
-and each is priced on both sides; a minimum cut over them tells what runs where. No kernel is split:
-a compiler would make two of it. What does not depend on the cut (the round trip, the result's way
+and each is priced on both sides; a minimum cut over them tells what runs where. A kernel may be cut
+in two where a value within it leaves it or is smaller than its result; both parts are then priced
+as kernels of their own. What does not depend on the cut (the round trip, the result's way
 back, synchronisation) decides nothing between the cuts.
 
 A result that the head makes crosses like any other value and comes back, since the tail hands over
@@ -13,8 +14,8 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from splitdeploy.partitioner.checks import device_profile
@@ -28,6 +29,7 @@ from splitdeploy.partitioner.models import LoadedModel
 from splitdeploy.partitioner.onnx_graph import import_onnx
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.sweep import cloud_precision
+from splitdeploy.partitioner.trace import Trace
 from splitdeploy.profiles.cut import CutPoint, TensorSpec
 from splitdeploy.profiles.device import DeviceProfile
 from splitdeploy.profiles.errors import CutError, UsageError
@@ -141,13 +143,45 @@ def find_optima(model: LoadedModel, graph: TracedGraph, setting: Setting) -> tup
         their weighted logarithms; those that coincide are one. None where nothing can be cut.
     """
     with tempfile.TemporaryDirectory(prefix="splitdeploy-") as folder:
-        exported = (
-            import_onnx(model.onnx_path, (), Path(folder))
-            if model.onnx_path
-            else export_onnx(model.trace, (), Path(folder))
-        )
-        kernels = kernel_graph(exported.proto)
+        kernels = whole_kernels(model, Path(folder))
     return optima_of(graph, price(graph, kernels, setting), setting)
+
+
+def whole_kernels(model: LoadedModel, folder: Path) -> KernelGraph:
+    """The fused kernels of a model that is not cut.
+
+    Args:
+        model: The model.
+        folder: Where it is exported to.
+
+    Returns:
+        Its kernels; the values between them bear their names in the traced graph where they can.
+    """
+    if model.onnx_path:
+        return kernel_graph(import_onnx(model.onnx_path, (), folder).proto)
+    return traced_kernels(model.trace, folder)
+
+
+def traced_kernels(trace: Trace, folder: Path) -> KernelGraph:
+    """The fused kernels of a traced model that is not cut.
+
+    Args:
+        trace: The traced model.
+        folder: Where it is exported to.
+
+    Returns:
+        As `whole_kernels` does.
+    """
+    views = [node for node in trace.graph.nodes if node.kind == "view" and len(node.outputs) > 1]
+    # An exporter names the parts of a split as it likes, but for those that are results.
+    parts = [value for node in views for value in node.outputs]
+    exported = export_onnx(trace, parts, folder)
+    graph = exported.proto.graph
+    outputs = list(graph.output)
+    del graph.output[:]
+    graph.output.extend(info for info in outputs if info.name in exported.results)
+    graph.value_info.extend(info for info in outputs if info.name not in exported.results)
+    return kernel_graph(exported.proto)
 
 
 def told_of(optima: Sequence[Optimum], cuts: Iterable[CutPoint]) -> Iterator[str]:
@@ -191,8 +225,9 @@ def optima_of(graph: TracedGraph, priced: Priced, setting: Setting) -> tuple[Opt
     found: dict[frozenset[str], Optimum] = {}
     for name, head in chosen.items():
         crossing = priced.latency.crossing_values(head)
+        values = [priced.names[value] for value in crossing if value in priced.names]
         try:
-            cut = downset_cut(graph, [priced.names[value] for value in crossing], name)
+            cut = downset_cut(graph, values, name)
         except CutError:
             continue  # nothing but inputs would cross
         names = frozenset(tensor.name for tensor in cut.tensors)
@@ -225,58 +260,65 @@ def price(graph: TracedGraph, kernels: KernelGraph, setting: Setting) -> Priced:
         The problem for latency and the one for energy.
     """
     edge, network = setting.edge, setting.network
-    groups = [kernel.group for kernel in kernels.kernels]
-    heads = [_simulated(group, edge, setting.precision, setting.power_mode) for group in groups]
-    tails = [_simulated(group, setting.cloud, setting.cloud_precision, None) for group in groups]
     sent = _sent(graph, kernels, setting.precision)
-    steps = tuple(
-        Step(kernel.reads, kernel.makes, _seconds(head), _seconds(tail))
-        for kernel, head, tail in zip(kernels.kernels, heads, tails, strict=True)
-    )
-    result_bytes = sum(graph.values[value].bytes for value in dict.fromkeys(graph.outputs))
-    latency = CutProblem(
-        steps,
-        {name: network.uplink_s(t.bytes) - network.uplink_s(0) for name, t in sent.items()},
-        kernels.results,
-    )
-    energy = None
-    if edge.idle_w is not None and edge.mode(setting.power_mode).active_w is not None:
-        joules = [_joules(head, edge, setting.power_mode) for head in heads]
-        energy = CutProblem(
-            tuple(replace(s, edge=j, cloud=0.0) for s, j in zip(steps, joules, strict=True)),
-            {name: radio_energy_j(network, t.bytes, 0) for name, t in sent.items()},
-            kernels.results,
+    bytes_of = {name: tensor.bytes for name, tensor in sent.items()}
+
+    def at_edge(group: KernelGroup) -> SimulatedLatency:
+        return simulate_latency(
+            (group,), edge, precision=setting.precision, power_mode=setting.power_mode
         )
-    return Priced(
-        latency=latency,
-        energy=energy,
-        names={name: tensor.name for name, tensor in sent.items()},
-        fixed_s=edge.constants.sync_s
-        + setting.cloud.constants.sync_s
-        + network.uplink_s(0)
-        + network.downlink_s(result_bytes),
-        fixed_j=radio_energy_j(network, 0, result_bytes)
-        + (0.0 if energy is None else edge.constants.sync_s * (edge.idle_w or 0.0)),
-    )
+
+    def in_cloud(group: KernelGroup) -> float:
+        return _seconds(
+            simulate_latency((group,), setting.cloud, precision=setting.cloud_precision)
+        )
+
+    up_s = {name: network.uplink_s(size) - network.uplink_s(0) for name, size in bytes_of.items()}
+    latency = _problem(kernels, up_s, lambda group: _seconds(at_edge(group)), in_cloud)
+    result_bytes = sum(graph.values[value].bytes for value in dict.fromkeys(graph.outputs))
+    energy, fixed_j = None, 0.0
+    if edge.idle_w is not None and edge.mode(setting.power_mode).active_w is not None:
+        idle_w, full_w = edge.idle_w, active_power_w(edge, power_mode=setting.power_mode)
+
+        def joules(group: KernelGroup) -> float:
+            found = at_edge(group)  # full power while it works, idle while it starts
+            return full_w * (found.compute_s + found.memory_s) + idle_w * found.launch_s
+
+        up_j = {name: radio_energy_j(network, size, 0) for name, size in bytes_of.items()}
+        energy = _problem(kernels, up_j, joules, lambda _: 0.0)
+        fixed_j = radio_energy_j(network, 0, result_bytes) + edge.constants.sync_s * idle_w
+    fixed_s = edge.constants.sync_s + setting.cloud.constants.sync_s
+    fixed_s += network.uplink_s(0) + network.downlink_s(result_bytes)
+    names = {name: tensor.name for name, tensor in sent.items()}
+    return Priced(latency, energy, names, fixed_s, fixed_j)
 
 
-def _simulated(
-    group: KernelGroup, device: DeviceProfile, precision: str, mode: str | None
-) -> SimulatedLatency:
-    return simulate_latency((group,), device, precision=precision, power_mode=mode)
+def _problem(
+    kernels: KernelGraph,
+    crossing: Mapping[str, float],
+    edge: Callable[[KernelGroup], float],
+    cloud: Callable[[KernelGroup], float],
+) -> CutProblem:
+    """What the kernels cost on either side; one that is cut in two costs what its halves do."""
+    costs, steps = dict(crossing), []
+    for place, parts in enumerate(kernels.kernels):
+        before = 0.0
+        for at, part in enumerate(parts):
+            # Each part reads a value of the part before, which costs the cloud the rest alone.
+            joint, following = f"kernel {place} part {at}", f"kernel {place} part {at + 1}"
+            reads = (*part.reads, joint) if at else part.reads
+            makes = (*part.makes, following) if at + 1 < len(parts) else part.makes
+            if at:
+                costs[joint] = cloud(part.after)
+            cost = edge(part.before)
+            steps.append(Step(reads, makes, cost - before, 0.0 if at else cloud(part.after)))
+            before = cost
+    return CutProblem(tuple(steps), costs, kernels.results)
 
 
 def _seconds(kernel: SimulatedLatency) -> float:
     """A kernel's own time: the synchronisation is that of the whole half."""
     return kernel.compute_s + kernel.memory_s + kernel.launch_s
-
-
-def _joules(kernel: SimulatedLatency, device: DeviceProfile, mode: str | None) -> float:
-    """A kernel's share of its half's energy: full power while it works, idle while it starts."""
-    busy_s = kernel.compute_s + kernel.memory_s
-    return busy_s * active_power_w(device, power_mode=mode) + kernel.launch_s * active_power_w(
-        device, power_mode=mode, load=0.0
-    )
 
 
 def _sent(graph: TracedGraph, kernels: KernelGraph, precision: str) -> dict[str, TensorSpec]:
@@ -305,5 +347,6 @@ def _in_precision(tensors: Iterable[TensorSpec], precision: str) -> Iterator[Ten
 
 
 def _values(kernels: KernelGraph) -> Sequence[str]:
-    read = dict.fromkeys(name for kernel in kernels.kernels for name in kernel.reads)
+    parts = (part for kernel in kernels.kernels for part in kernel)
+    read = dict.fromkeys(name for part in parts for name in part.reads)
     return tuple(read | dict.fromkeys(kernels.results))
