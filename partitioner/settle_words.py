@@ -13,6 +13,12 @@ from splitdeploy.profiles.units import format_energy, format_time
 SETTLED = 0.9
 """A pick that is the best with this probability needs no measurement."""
 
+NEARLY_ALWAYS = 0.995
+"""Beyond this there is nothing to weigh."""
+
+SAFER = 0.9
+"""Another row is the safer choice if its expected regret is below this share of the pick's."""
+
 LITTLE = 0.1
 """What saves less than this share of the expected regret settles nothing."""
 
@@ -27,6 +33,8 @@ def regret_text(value: float, unit: str) -> str:
     Returns:
         The regret with its unit.
     """
+    if value <= 0:
+        return "nothing"
     if unit == "s":
         return format_time(value)
     if unit == "J":
@@ -95,10 +103,15 @@ def certainty_reasons(certainty: Certainty, pick: str, runner_up: str | None) ->
     """
     if len(certainty.candidates) < 2:
         return ()
-    unit = certainty.regret_unit
+    unit, rows = certainty.regret_unit, len(certainty.candidates)
+    if certainty.probability_best >= NEARLY_ALWAYS:
+        return (
+            f"Under the stated errors {pick} is the best of the {rows} feasible rows in nearly "
+            "every case.",
+        )
     texts = [
-        f"Under the stated errors {pick} is the best of the {len(certainty.candidates)} feasible "
-        f"rows with probability {certainty.probability_best:.2f}; its expected regret is "
+        f"Under the stated errors {pick} is the best of the {rows} feasible rows with probability "
+        f"{certainty.probability_best:.2f}; its expected regret is "
         f"{regret_text(certainty.expected_regret, unit)}, in 95 of 100 cases at most "
         f"{regret_text(certainty.p95_regret, unit)}."
     ]
@@ -110,6 +123,12 @@ def certainty_reasons(certainty: Certainty, pick: str, runner_up: str | None) ->
         texts.append(
             f"What else may be the best: {rival.cut}, with probability "
             f"{rival.probability_best:.2f}."
+        )
+    safer = certainty.least_regret
+    if safer.cut != pick and safer.expected_regret < SAFER * certainty.expected_regret:
+        texts.append(
+            f"{safer.cut} is the safer choice: its expected regret is "
+            f"{regret_text(safer.expected_regret, unit)}."
         )
     texts.append(_settled(certainty))
     return tuple(texts)

@@ -92,6 +92,11 @@ class Certainty:
     settle: tuple[Settle, ...] = ()
     parts: tuple[UncertainPart, ...] = ()
 
+    @property
+    def least_regret(self) -> Candidate:
+        """The row with the least expected regret: the safer choice where it is not the pick."""
+        return min(self.candidates, key=lambda row: row.expected_regret)
+
     def of(self, cut: str) -> Candidate:
         """The row of that name, which must be feasible."""
         return next(row for row in self.candidates if row.cut == cut)
@@ -111,6 +116,7 @@ def certainty_to_json(certainty: Certainty) -> dict[str, Any]:
         "expected_regret": certainty.expected_regret,
         "p95_regret": certainty.p95_regret,
         "regret_unit": certainty.regret_unit,
+        "least_regret": certainty.least_regret.cut,
         "draws": certainty.draws,
         "candidates": [
             dict(vars(row)) | {"meets": dict(row.meets)} for row in certainty.candidates

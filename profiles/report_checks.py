@@ -64,6 +64,9 @@ def _named(root: Node) -> Iterator[Node]:
     runner_up, trace = recommendation.get("runner_up"), recommendation.get("trace")
     if runner_up is not None:
         yield runner_up
+    least_regret = recommendation.get("least_regret")
+    if least_regret is not None:
+        yield least_regret
     for candidate in recommendation.get("candidates") or ():
         yield candidate["cut"]
     if trace is not None:

@@ -134,7 +134,7 @@ def test_without_errors_there_is_no_regret(seed: int) -> None:
     assert found.certainty.probability_best == 1.0
     assert (found.certainty.expected_regret, found.certainty.p95_regret) == (0.0, 0.0)
     assert found.certainty.settle == ()
-    assert "No measurement is needed to settle the choice." in found.why
+    assert "rows in nearly every case." in " ".join(found.why)
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["latency", "energy", "leakage", "balanced"]))

@@ -183,8 +183,8 @@ def test_the_keys_are_the_contract() -> None:
     assert document["cuts"][0]["attacks"][0]["psnr_db"] is None
     assert set(document["recommendation"]) == {
         "cut", "objective", "why", "warnings", "runner_up", "stable_while", "probability_best",
-        "expected_regret", "p95_regret", "regret_unit", "draws", "candidates", "settle",
-        "uncertain_parts",
+        "expected_regret", "p95_regret", "regret_unit", "least_regret", "draws", "candidates",
+        "settle", "uncertain_parts",
     }  # fmt: skip
 
 

@@ -206,6 +206,9 @@ def test_recommend_tells_what_a_trace_makes_of_the_cuts(tmp_path: Path) -> None:
     assert document["probability_best"] == pytest.approx(5 / 9, abs=0.03)
     assert document["settle"][0]["part"] == "network"
     assert "Choosing the cut by the rate of the moment" in document["settle"][0]["text"]
+    # At the median rate cloud-only is best; on the mean the slow stretch outweighs it.
+    assert document["least_regret"] == document["trace"]["best_single"] == "edge-only"
+    assert any("edge-only is the safer choice: its expected" in t for t in document["why"])
 
 
 def test_a_bad_trace_is_a_line_and_exit_code_two(tmp_path: Path) -> None:
