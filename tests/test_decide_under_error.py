@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import MODEL, SMALL, splitdeploy
 from factories import make_report, make_row, only, with_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -337,3 +340,17 @@ def test_what_was_not_tested_is_told() -> None:
     text = " ".join(decided.warnings)
     assert f"Tested on {decided.cut}: rmle. Not tested on it, but on other rows:" in text
     assert "inverse-network. No other attack was tried" in text
+
+
+def test_profile_takes_the_spread_of_the_link_and_a_confidence(tmp_path: Path) -> None:
+    shown = splitdeploy(
+        "profile", MODEL, *SMALL, "--no-privacy", "--out", tmp_path / "run", "--uplink-spread",
+        "0.4", "--max-latency", "10s", "--confidence", "0.9", "--format", "json", "-q",
+    )  # fmt: skip
+    assert shown.code == 0, shown.err
+    document = json.loads(shown.out)
+    assert document["network"]["uplink_spread"] == 0.4
+    assert document["constraints"]["confidence"] == 0.9
+    pick = document["recommendation"]["cut"]
+    row = next(r for r in document["recommendation"]["candidates"] if r["cut"] == pick)
+    assert row["meets"] == {"max_latency_s": 1.0}
