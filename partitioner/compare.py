@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from splitdeploy.partitioner.constraints import shown_limit
 from splitdeploy.partitioner.scoring import leakage_indices
 from splitdeploy.partitioner.wording import MISSING, minus, network_of, place_of, status_of
 from splitdeploy.profiles.report import Constraints, CutReport, SweepReport
@@ -16,10 +17,13 @@ from splitdeploy.profiles.units import format_energy, format_size, format_time
 Change = Literal["same", "less", "more", "other", "none"]
 
 HEADINGS = (
-    "run", "model", "edge", "cloud", "network", "pick", "latency", "energy", "payload",
-    "leakage index", "SSIM", "probability best",
+    "run", "model", "pick", "latency", "energy", "payload", "leakage index", "SSIM",
+    "probability best", "edge", "cloud", "network",
 )  # fmt: skip
 """Of the line of a run."""
+
+SETTING = ("model", "edge", "cloud", "network")
+"""Those of ``HEADINGS`` that were chosen, and not found."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Cell:
         """Both figures and the change in one line."""
         if self.change == "same":
             return f"{self.one} ="
+        if self.one == self.other:
+            return self.one
         return " ".join(filter(None, (f"{self.one} → {self.other}", self.mark, self.text)))
 
 
@@ -153,29 +159,27 @@ def line_of(run: Run) -> tuple[str, ...]:
         A text for each of ``HEADINGS``.
     """
     report = run.report
-    places = (report.model.name, place_of(report.edge), place_of(report.cloud))
-    network = f"{report.network.name}: {network_of(report)}"
+    places = (place_of(report.edge), place_of(report.cloud))
+    setting = (*places, f"{report.network.name}: {network_of(report)}")
     pick = report.find(report.recommendation.cut) if report.recommendation else None
     if pick is None:
-        return (run.label, *places, network, "none is feasible", *(MISSING,) * 6)
+        return (run.label, report.model.name, "none is feasible", *(MISSING,) * 6, *setting)
     index = (leakage_indices(report) or {}).get(pick.name)
     attack = pick.strongest_attack
     return (
-        run.label, *places, network, pick.name,
+        run.label, report.model.name, pick.name,
         format_time(pick.latency_s.total.median) if pick.latency_s else MISSING,
         format_energy(pick.energy_j.total) if pick.energy_j else MISSING,
         format_size(pick.cut.payload_bytes),
         MISSING if index is None else f"{index:.2f}",
         MISSING if attack is None else f"{attack.ssim:.2f}",
-        _probability(report),
+        _probability(report), *setting,
     )  # fmt: skip
 
 
 def _probability(report: SweepReport) -> str:
-    if report.recommendation is None:
-        return MISSING
-    value = recommendation_to_json(report.recommendation).get("probability_best")
-    return MISSING if value is None else f"{value:.2f}"
+    certainty = report.recommendation.certainty if report.recommendation else None
+    return MISSING if certainty is None else f"{certainty.probability_best:.2f}"
 
 
 def pairs_of(one: SweepReport, other: SweepReport) -> tuple[Pair, ...]:
@@ -237,7 +241,11 @@ def _difference(before: float, after: float, *, relative: bool) -> str:
     if before == 0:
         return ""
     share = after / before
-    return minus(f"{(share - 1) * 100:+.3g} %") if share < 10 else f"× {share:.3g}"
+    if share >= 10:
+        return f"× {share:.3g}"
+    if 0 < share <= 0.1:
+        return f"÷ {1 / share:.3g}"
+    return minus(f"{(share - 1) * 100:+.3g} %")
 
 
 def settings_of(one: SweepReport, other: SweepReport) -> tuple[tuple[str, str, str], ...]:
@@ -271,7 +279,10 @@ def _settings(report: SweepReport) -> Iterator[tuple[str, str]]:
 
 def _limits(constraints: Constraints) -> str:
     given = {key: value for key, value in vars(constraints).items() if value is not None}
-    return ", ".join(f"{key} {value:g}" for key, value in given.items()) or "none"
+    confidence = given.pop("confidence", None)
+    told = [shown_limit(key, value) for key, value in given.items()]
+    told += [] if confidence is None else [f"--confidence {confidence:g}"]
+    return ", ".join(told) or "none"
 
 
 def documents_of(runs: Sequence[Run]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ from splitdeploy.profiles.report import (
     LeakageRecord,
     SweepReport,
 )
-from splitdeploy.profiles.report_writer import recommendation_to_json
 from splitdeploy.profiles.units import (
     format_count,
     format_energy,
@@ -103,7 +101,7 @@ def render_html(report: SweepReport, run_dir: Path | str) -> str:
         data=inline_json(page_data(report)),
         script=script,
         policy=POLICY.format(f"'{script_digest(script)}'"),
-        certainty=list(_certainty(report)),
+        certainty=list(wording.certainty_of(report)),
     )
 
 
@@ -212,34 +210,6 @@ def _drawn(
 
 def _first_leakage(report: SweepReport) -> LeakageRecord | None:
     return next((row.leakage for row in report.cuts if row.leakage), None)
-
-
-def _certainty(report: SweepReport) -> Iterator[tuple[str, str, str]]:
-    """How sure the pick is, where the recommendation tells."""
-    if report.recommendation is None:
-        return
-    document = recommendation_to_json(report.recommendation)
-    if "probability_best" in document:
-        yield "Probability best", f"{document['probability_best']:.0%}", "under the stated errors"
-    unit = document.get("regret_unit", "")
-    for key, name in (("expected_regret", "Expected regret"), ("p95_regret", "Regret, 95 %")):
-        if key in document:
-            yield name, _regret(document[key], unit), _REGRET_NOTES.get(unit, unit)
-
-
-_REGRET_NOTES = {
-    "s": "slower than the best", "J": "more than the best", "index": "of the leakage index",
-    "ln": "worse than the best in everything",
-}  # fmt: skip
-
-
-def _regret(value: float, unit: str) -> str:
-    if unit == "s":
-        return format_time(value)
-    if unit == "J":
-        return format_energy(value)
-    # A small difference of logarithms is a share.
-    return f"{math.expm1(value):.1%}" if unit == "ln" else f"{value:.3g}"
 
 
 def _infeasible(report: SweepReport) -> str | None:

@@ -17,7 +17,10 @@ from splitdeploy.partitioner.compare import (
 )
 from splitdeploy.partitioner.render_html import POLICY, template
 
-_PICK = HEADINGS.index("pick")
+_KINDS = {
+    heading: "wide" if heading in {"edge", "cloud", "network"} else "n" for heading in HEADINGS[3:]
+} | {"model": "", "pick": "chosen"}
+"""The style of each column."""
 
 
 def render_runs(runs: Sequence[Run], page: Path) -> str:
@@ -35,7 +38,7 @@ def render_runs(runs: Sequence[Run], page: Path) -> str:
         title=" and ".join(run.label for run in runs) if both else f"{len(runs)} runs",
         policy=POLICY.format("'none'"),
         headings=HEADINGS,
-        pick_column=_PICK,
+        kinds=[_KINDS.get(heading, "") for heading in HEADINGS],
         lines=[(line_of(run), _link(run, page)) for run in runs],
         runs=runs,
         both=both,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 from splitdeploy.profiles.report import AttackRecord, CutReport, PlaceInfo, SweepReport
-from splitdeploy.profiles.units import format_rate, format_time
+from splitdeploy.profiles.units import format_energy, format_rate, format_time
 
 MISSING = "–"
 """Stands where there is no figure."""
@@ -60,6 +63,41 @@ def status_of(row: CutReport) -> str:
     if row.error is not None:
         return "failed"
     return "yes" if row.feasible else "no"
+
+
+def certainty_of(report: SweepReport) -> Iterator[tuple[str, str, str]]:
+    """How sure the pick is under the stated errors: names, figures and what they are of.
+
+    Args:
+        report: A report; one of before there was a certainty has none.
+
+    Yields:
+        The probability that the pick is the best, and its regrets.
+    """
+    certainty = report.recommendation.certainty if report.recommendation else None
+    if certainty is None:
+        return
+    yield "Probability best", f"{100 * certainty.probability_best:.0f} %", "under the stated errors"
+    note = _REGRETS[certainty.regret_unit]
+    for name, value in (
+        ("Expected regret", certainty.expected_regret),
+        ("Regret, 95 of 100 cases", certainty.p95_regret),
+    ):
+        yield name, _regret(value, certainty.regret_unit), note
+
+
+_REGRETS = {
+    "s": "of latency", "J": "of energy", "index": "of the leakage index",
+    "ln": "of all that is weighed",
+}  # fmt: skip
+
+
+def _regret(value: float, unit: str) -> str:
+    if unit == "s":
+        return format_time(value)
+    if unit == "J":
+        return format_energy(value)
+    return f"{100 * math.expm1(value):.2g} %" if unit == "ln" else f"{value:.2g}"
 
 
 def milli(value: float | None) -> str:

@@ -210,6 +210,16 @@ def test_before_anything_is_moved_the_page_says_what_the_run_said(browser: Any, 
     assert browser.execute_script("return document.querySelector('#controls').hidden")
 
 
+def test_how_sure_the_run_was_is_shown_while_its_settings_are(opened: Any) -> None:
+    certainty = recommend(RUN, constraints=Constraints(), objective=Objective()).recommendation
+    assert certainty is not None and certainty.certainty is not None
+    css = "dl.tiles[data-as-run]"
+    element = opened.find_element("css selector", css)
+    assert f"{100 * certainty.certainty.probability_best:.0f} %" in element.text
+    settle(opened, n__uplink_bps=1)
+    assert not element.is_displayed()
+
+
 def test_the_way_back(opened: Any) -> None:
     before = opened.execute_script(READ)
     moved = settle(opened, **random_setting(random.Random(2))[0])

@@ -18,8 +18,10 @@ from deciding import (
 )
 from headless import console_of, forget_logs, needs_browser, open_at, requests_of
 
+from splitdeploy.partitioner.compare import name_runs
 from splitdeploy.partitioner.recommend import recommend
 from splitdeploy.partitioner.render_html import render_html
+from splitdeploy.partitioner.render_runs import render_runs
 from splitdeploy.profiles.report import Constraints, Objective
 from splitdeploy.profiles.units import format_energy, format_rate, format_time
 
@@ -200,6 +202,28 @@ def test_text_and_marks_stand_out(browser: Any, page: Path, scheme: str, opening
     settle(browser, n__max_edge_memory_bytes=16)
     browser.execute_script(opening)
     assert browser.execute_script(CONTRAST) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_two_runs_is_quiet_and_readable(
+    browser: Any, tmp_path: Path, scheme: str
+) -> None:
+    reports = [
+        recommend(RUN, constraints=limits, objective=Objective())
+        for limits in (Constraints(), Constraints(max_edge_memory_bytes=16_000_000))
+    ]
+    places = [tmp_path / "before", tmp_path / "after"]
+    path = tmp_path / "both.html"
+    path.write_text(render_runs(name_runs(places, reports), path), encoding="utf-8")
+    for width in (1280, 390):
+        forget_logs(browser)
+        open_at(browser, path, width, scheme)
+        assert console_of(browser) == []
+        asked = requests_of(browser, path)
+        assert [u for u in asked if u != path.as_uri() and not u.startswith("data:")] == []
+        assert browser.execute_script(CONTRAST) == []
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width
 
 
 def test_every_input_has_a_name_and_the_focus_follows_the_page(opened: Any) -> None:

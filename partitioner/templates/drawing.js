@@ -24,8 +24,8 @@ const Drawing = (() => {
   const ROW = 26;
 
   const text = (x, y, content, css, anchor) =>
-    svg("text", { x: x.toFixed(1), y: y.toFixed(1), class: css, "text-anchor": anchor || "start" },
-      content);
+    svg("text", { x: x.toFixed(1), y: y.toFixed(1), class: css, "text-anchor": anchor || "start",
+      "aria-hidden": "true" }, content); // what it says, the marks' labels say
   const line = (x1, y1, x2, y2, css) => svg("line", { x1, y1, x2, y2, class: css });
   const widthOf = (content, size) => content.length * size * 0.56;
 
@@ -90,7 +90,7 @@ const Drawing = (() => {
       const name = text(left - 8, top + 17, shortened(row.name, left - 12),
         picked ? "name pick" : "name", "end");
       if (!row.latency_s) {
-        return svg("g", {}, name, text(left, top + 17, row.error || "no figure", "muted"));
+        return [name, text(left, top + 17, row.error || "no figure", "muted")];
       }
       let start = left;
       const parts = STAGES.map((stage) => {
@@ -104,8 +104,9 @@ const Drawing = (() => {
       });
       const total = Decide.time(row.latency_s.total.median);
       const hit = svg("rect", { x: 0, y: top, width, height: ROW, class: "hit" });
-      return target(row.name, `${row.name}: ${total}${picked ? ", the pick" : ""}`, picked,
-        [hit, name, ...parts, text(start + 6, top + 17, total, "value")]);
+      const bar = target(row.name, `${row.name}: ${total}${picked ? ", the pick" : ""}`, picked,
+        [hit, ...parts]);
+      return [bar, name, text(start + 6, top + 17, total, "value")];
     });
     const grid = ticks(0, most, Math.max(4, Math.floor((right - left) / 80))).map((tick) => [
       line(x(tick), 0, x(tick), bottom, tick === 0 ? "zero" : "grid"),

@@ -80,6 +80,7 @@ def _print(runs: Sequence[Run], form: str) -> None:
     from splitdeploy.partitioner.compare import (
         HEADINGS,
         QUANTITIES,
+        SETTING,
         documents_of,
         line_of,
         pairs_of,
@@ -93,8 +94,8 @@ def _print(runs: Sequence[Run], form: str) -> None:
         print_csv(HEADINGS, lines)
         return
     alike = [] if form == "md" else [
-        column for column in range(1, HEADINGS.index("pick"))
-        if len({line[column] for line in lines}) == 1
+        HEADINGS.index(heading) for heading in SETTING
+        if len({line[HEADINGS.index(heading)] for line in lines}) == 1
     ]  # fmt: skip
     for column in alike:
         click.echo(f"{HEADINGS[column]}: {lines[0][column]}")
