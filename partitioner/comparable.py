@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 _TOLD = frozenset({"created", "command", "environment", "seconds"})
 _TIMED = frozenset({"median", "p95", "spread", "count", "stability"})
+_SECONDS = re.compile(r"\b\d+(\.\d+)? s\b")
 
 
 def comparable(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,14 +18,16 @@ def comparable(document: Mapping[str, Any]) -> dict[str, Any]:
         document: As `splitdeploy.profiles.store.report_to_json` gives it.
 
     Returns:
-        The same without dates, the command, the machine, and the seconds that attacks took; of a
-        time that was measured only that it was.
+        The same without dates, the command, the machine, and the seconds that attacks took or
+        notes tell of; of a time that was measured only that it was.
     """
     stripped = _stripped(document)
     return stripped if isinstance(stripped, dict) else {}
 
 
 def _stripped(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SECONDS.sub("… s", value)
     if isinstance(value, list):
         return [_stripped(inner) for inner in value]
     if not isinstance(value, dict):

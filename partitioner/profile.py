@@ -16,6 +16,7 @@ from splitdeploy.partitioner.checks import check_figures, check_options
 from splitdeploy.partitioner.codec_loss import CodecLoss, Judged, codec_loss
 from splitdeploy.partitioner.deployed import deployed_halves
 from splitdeploy.partitioner.exposure import Subjects, expose_cuts, load_subjects
+from splitdeploy.partitioner.left_out import left_out
 from splitdeploy.partitioner.models import load_model
 from splitdeploy.partitioner.optimal import find_optima, setting_of, told_of
 from splitdeploy.partitioner.options import ProfileOptions
@@ -130,7 +131,11 @@ def _exposed(
     rows = expose_cuts(plan, report.cuts, options, subjects, state, out, ends_at - strong_s, told)
     report = replace(report, cuts=tuple(rows))
     rows = strengthen(plan, report, options, subjects, state, out, ends_at, told)
-    return replace(report, cuts=tuple(rows), warnings=(*report.warnings, *subjects.notes))
+    late = left_out(rows, options.budget_s)
+    told_late = () if late is None else (late,)
+    return replace(
+        report, cuts=tuple(rows), warnings=(*report.warnings, *subjects.notes, *told_late)
+    )
 
 
 @contextmanager

@@ -34,6 +34,9 @@ from splitdeploy.profiles.report import Constraints, CutReport, SweepReport
 STRONG_SHARE = 0.25
 """The part of the time for leakage and attacks that is kept for the strong ones."""
 
+LATE = "not run for lack of time:"
+"""How the note of a row begins that tells which attacks were left out."""
+
 _LEAST_S = 4.0
 _LEAST_STEPS = 40
 """An attack that cannot make so many steps of the quick one tells nothing new."""
@@ -108,7 +111,7 @@ def _slots(report: SweepReport, options: ProfileOptions, arsenal: Arsenal) -> li
     for choice in choices:
         for place in places:
             if not _settled(report.cuts[place], choice.label):
-                slots.append(_Slot(place, choice, _least_s(report.cuts[place])))
+                slots.append(_Slot(place, choice, least_s(report.cuts[place])))
     return slots
 
 
@@ -148,8 +151,15 @@ def _stands(row: CutReport, constraints: Constraints) -> bool:
     return gained < RECOGNISABLE
 
 
-def _least_s(row: CutReport) -> float:
-    """Seconds below which an attack is not begun, by what a step of the quick one took."""
+def least_s(row: CutReport) -> float:
+    """Seconds below which a strong attack is not begun on a cut.
+
+    Args:
+        row: With its quick attack, by whose steps they are told.
+
+    Returns:
+        Seconds.
+    """
     steps = [a.seconds / a.steps for a in row.attacks if a.steps]
     return max(_LEAST_S, _LEAST_STEPS * max(steps, default=0.0)) + _MARGIN_S
 
@@ -217,14 +227,11 @@ def _noted(rows: Sequence[CutReport], slots: Sequence[_Slot], state: State) -> l
     noted = []
     for place, row in enumerate(rows):
         labels = [slot.choice.label for slot in slots if slot.place == place]
-        notes = [n for n in row.attack_notes if not n.startswith(_LATE)]
+        notes = [n for n in row.attack_notes if not n.startswith(LATE)]
         if labels:
-            notes.append(f"{_LATE} {', '.join(labels)}")
+            notes.append(f"{LATE} {', '.join(labels)}")
         if tuple(notes) != row.attack_notes:
             row = replace(row, attack_notes=tuple(notes))
             state.save(row)
         noted.append(row)
     return noted
-
-
-_LATE = "not run for lack of time:"

@@ -1,0 +1,142 @@
+"""One sweep by one process, by two, and on a Ray cluster of two nodes: same results, how fast?
+
+    python benchmarks/scale_out.py --backends processes,ray,dask --out scale_out.json
+
+The nodes are two ``ray start`` on 127.0.0.1 with one CPU each (for Dask a scheduler and two
+workers); every run has one thread. Backends that are not installed are left out, and told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from splitdeploy.partitioner.comparable import comparable
+
+TESTS = Path(__file__).parent.parent / "tests"
+FILE = """
+models: [{models}]
+cuts: {cuts}
+weights: none
+image-count: 2
+{options}
+"""
+PORT = 46379
+DASK = "tcp://127.0.0.1:46780"
+
+
+def main() -> None:
+    """Print a row a way of running, and write them down."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="resnet18,resnet34,mobilenet_v3_small,googlenet")
+    parser.add_argument("--cuts", default="layer")
+    parser.add_argument("--option", action="append", default=["no-privacy: true"])
+    parser.add_argument("--backends", default="processes,ray,dask")
+    parser.add_argument("--out", type=Path, default=Path("scale_out.json"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "fleet.yaml"
+        file.write_text(
+            FILE.format(
+                models=arguments.models, cuts=arguments.cuts, options="\n".join(arguments.option)
+            )
+        )
+        rows = [_timed(file, "processes", 1, ())]
+        for backend in arguments.backends.split(","):
+            if backend != "processes" and importlib.util.find_spec(backend) is None:
+                print(f"{backend} is not installed: left out")
+                continue
+            with _CLUSTERS[backend]() as cluster:
+                rows.append(_timed(file, backend, 2, cluster))
+    reports = rows[0].pop("reports")
+    for row in rows:
+        row["speed_up"] = round(rows[0]["seconds"] / row["seconds"], 2)
+        row["same_results"] = row.pop("reports", reports) == reports
+        print(json.dumps(row), flush=True)
+    arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _timed(file: Path, backend: str, jobs: int, cluster: tuple[str, ...]) -> dict[str, Any]:
+    out = file.parent / f"{backend}-{jobs}"
+    command = [
+        sys.executable, "-m", "splitdeploy", "sweep", str(file), "--out", str(out), "--jobs",
+        str(jobs), "--threads", "1", "--backend", backend, *cluster, "-q", "--format", "json",
+    ]  # fmt: skip
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(done.stderr)
+    runs = json.loads(done.stdout)["runs"]
+    reports = {
+        run["name"]: comparable(json.loads((out / run["folder"] / "report.json").read_text()))
+        for run in runs
+    }
+    hosts = sorted({run["host"] for run in runs})
+    return {
+        "backend": backend, "jobs": jobs, "seconds": round(seconds, 1), "runs": len(runs),
+        "sum_of_runs_s": round(sum(run["seconds"] for run in runs), 1), "hosts": len(hosts),
+        "reports": reports,
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _none() -> Iterator[tuple[str, ...]]:
+    yield ()
+
+
+@contextlib.contextmanager
+def _ray() -> Iterator[tuple[str, ...]]:
+    """Two nodes, each with one CPU; both end with this process."""
+    node = [str(Path(sys.executable).with_name("ray")), "start", "--num-cpus", "1", "--block",
+            "--node-ip-address", "127.0.0.1", "--disable-usage-stats"]  # fmt: skip
+    address = f"127.0.0.1:{PORT}"
+    head = [*node, "--head", "--port", str(PORT), "--include-dashboard", "false"]
+    with _started(head, 15), _started([*node, "--address", address], 10):
+        yield ("--cluster", address)
+
+
+@contextlib.contextmanager
+def _dask() -> Iterator[tuple[str, ...]]:
+    program = [str(Path(sys.executable).with_name("dask"))]
+    scheduler = [*program, "scheduler", "--host", "127.0.0.1", "--port", DASK.rpartition(":")[2],
+                 "--no-dashboard"]  # fmt: skip
+    worker = [*program, "worker", DASK, "--nthreads", "1", "--no-dashboard"]
+    with _started(scheduler, 5), _started(worker, 1), _started(worker, 5):
+        yield ("--cluster", DASK)
+
+
+@contextlib.contextmanager
+def _started(command: list[str], wait_s: float) -> Iterator[None]:
+    environment = {**os.environ, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, cwd=TESTS
+    )
+    try:
+        time.sleep(wait_s)
+        if process.poll() is not None:
+            sys.exit(f"{' '.join(command)} ended with {process.returncode}")
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+_CLUSTERS = {"processes": _none, "ray": _ray, "dask": _dask}
+
+
+if __name__ == "__main__":
+    main()
