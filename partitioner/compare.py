@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from splitdeploy.partitioner.constraints import shown_limit
 from splitdeploy.partitioner.scoring import leakage_indices
 from splitdeploy.partitioner.wording import MISSING, minus, network_of, place_of, status_of
 from splitdeploy.profiles.report import Constraints, CutReport, SweepReport
-from splitdeploy.profiles.report_writer import recommendation_to_json, row_to_json
 from splitdeploy.profiles.units import format_energy, format_size, format_time
 
 Change = Literal["same", "less", "more", "other", "none"]
@@ -283,41 +282,3 @@ def _limits(constraints: Constraints) -> str:
     told = [shown_limit(key, value) for key, value in given.items()]
     told += [] if confidence is None else [f"--confidence {confidence:g}"]
     return ", ".join(told) or "none"
-
-
-def documents_of(runs: Sequence[Run]) -> dict[str, Any]:
-    """Several runs as data.
-
-    Args:
-        runs: The runs; of two, the cuts come side by side too.
-
-    Returns:
-        ``runs``, each with its setting, recommendation and the pick's row; of two ``cuts``, each
-        with the rows ``a`` and ``b``, as they stand in ``report.json``.
-    """
-    document: dict[str, Any] = {"runs": [_document(run) for run in runs]}
-    if len(runs) == 2:
-        document["cuts"] = [
-            {
-                "name": pair.name,
-                "a": pair.one and row_to_json(pair.one),
-                "b": pair.other and row_to_json(pair.other),
-            }
-            for pair in pairs_of(runs[0].report, runs[1].report)
-        ]
-    return document
-
-
-def _document(run: Run) -> dict[str, Any]:
-    report = run.report
-    pick = report.recommendation
-    return {
-        "run": run.label,
-        "folder": str(run.folder),
-        "model": report.model.name,
-        "edge": dict(vars(report.edge)),
-        "cloud": dict(vars(report.cloud)),
-        "network": dict(vars(report.network)),
-        "recommendation": pick and recommendation_to_json(pick),
-        "pick": pick and row_to_json(report.find(pick.cut)),
-    }

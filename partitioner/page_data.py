@@ -20,7 +20,10 @@ from splitdeploy.profiles.power import RADIOS
 from splitdeploy.profiles.report import SweepReport
 from splitdeploy.profiles.report_writer import network_to_json, report_to_json
 
-SCRIPTS = ("decide.js", "drawing.js", "detail.js", "explore.js")
+SCRIPTS = (
+    "numbers.js", "decide.js", "drawing.js", "detail.js", "controls.js", "pointing.js",
+    "explore.js",
+)  # fmt: skip
 """The page's script, in the order in which its parts need each other."""
 
 LIMITS = ("max_latency_s", "max_energy_j", "max_edge_memory_bytes", "max_ssim", "max_fsinfo")

@@ -1,10 +1,11 @@
-"""Several runs on one HTML page: a line each, and two of them cut by cut."""
+"""Several runs as one HTML page or one document: a line each, and two of them cut by cut."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from splitdeploy.partitioner.compare import (
@@ -16,6 +17,7 @@ from splitdeploy.partitioner.compare import (
     settings_of,
 )
 from splitdeploy.partitioner.render_html import POLICY, template
+from splitdeploy.profiles.report_writer import recommendation_to_json, row_to_json
 
 _KINDS = {
     heading: "wide" if heading in {"edge", "cloud", "network"} else "n" for heading in HEADINGS[3:]
@@ -59,3 +61,41 @@ def _link(run: Run, page: Path) -> str | None:
     except ValueError:  # on another drive
         return None
     return quote(Path(way).as_posix())
+
+
+def documents_of(runs: Sequence[Run]) -> dict[str, Any]:
+    """Several runs as data.
+
+    Args:
+        runs: The runs; of two, the cuts come side by side too.
+
+    Returns:
+        ``runs``, each with its setting, recommendation and the pick's row; of two ``cuts``, each
+        with the rows ``a`` and ``b``, as they stand in ``report.json``.
+    """
+    document: dict[str, Any] = {"runs": [_document(run) for run in runs]}
+    if len(runs) == 2:
+        document["cuts"] = [
+            {
+                "name": pair.name,
+                "a": pair.one and row_to_json(pair.one),
+                "b": pair.other and row_to_json(pair.other),
+            }
+            for pair in pairs_of(runs[0].report, runs[1].report)
+        ]
+    return document
+
+
+def _document(run: Run) -> dict[str, Any]:
+    report = run.report
+    pick = report.recommendation
+    return {
+        "run": run.label,
+        "folder": str(run.folder),
+        "model": report.model.name,
+        "edge": dict(vars(report.edge)),
+        "cloud": dict(vars(report.cloud)),
+        "network": dict(vars(report.network)),
+        "recommendation": pick and recommendation_to_json(pick),
+        "pick": pick and row_to_json(report.find(pick.cut)),
+    }

@@ -18,11 +18,16 @@ from splitdeploy.profiles.network import NETWORKS, NetworkProfile
 from splitdeploy.profiles.report import Constraints, Objective, SweepReport
 
 SET = """
+let last = null;
 for (const [id, value] of arguments[0]) {
-  const input = document.getElementById(id);
-  input.value = value;
-  input.dispatchEvent(new Event("input", { bubbles: true }));
+  last = document.getElementById(id);
+  last.value = value;
+  // A preset sets other fields, and a slider its own, so that these speak at once.
+  if (id === "network" || id.startsWith("s-")) {
+    last.dispatchEvent(new Event("input", { bubbles: true }));
+  }
 }
+last?.dispatchEvent(new Event("input", { bubbles: true }));
 """
 
 READ = """

@@ -279,8 +279,8 @@ def test_numbers_are_written_as_python_writes_them(opened: Any) -> None:
     values += [0.0, 12.25, 12.35, 0.125, 2.5, 0.5, 1.5, 999.5, 1e22, 1e-5, 123456.5, 100.0]
     got = opened.execute_script(
         """
-        return arguments[0].map((v) => [Decide.general(v, 3), Decide.fixed(v, 0),
-          Decide.fixed(v, 2), Decide.time(v), Decide.rate(v), Decide.roundEven(v)]);
+        return arguments[0].map((v) => [Numbers.general(v, 3), Numbers.fixed(v, 0),
+          Numbers.fixed(v, 2), Numbers.time(v), Numbers.rate(v), Numbers.roundEven(v)]);
         """,
         values,
     )

@@ -4,7 +4,7 @@
 const Detail = (() => {
   const { html } = Dom;
   const dash = "–";
-  const seconds = (v) => (v === null || v === undefined ? dash : Decide.time(v));
+  const seconds = (v) => (v === null || v === undefined ? dash : Numbers.time(v));
 
   function facts(entries) {
     const kept = entries.filter(([, value]) => value !== null && value !== undefined);
@@ -34,7 +34,7 @@ const Detail = (() => {
 
   function tensors(row) {
     return table("Tensors that are sent", ["Tensor", "Shape", "Type", "Size"],
-      row.tensors.map((t) => [t.name, t.shape.join(" × "), t.dtype, Decide.size(t.bytes)]));
+      row.tensors.map((t) => [t.name, t.shape.join(" × "), t.dtype, Numbers.size(t.bytes)]));
   }
 
   function attacks(row) {
@@ -44,8 +44,8 @@ const Detail = (() => {
       ["Attack", "SSIM (95 %)", "PSNR", "Converged", "Pictures", "Attacker"],
       ordered.map((a) => [
         `${a.name} ${a.preset}`,
-        `${Decide.fixed(a.ssim, 2)} (${a.ssim_ci95.map((v) => Decide.fixed(v, 2)).join(" to ")})`,
-        a.psnr_db === null ? "exact" : `${Decide.fixed(a.psnr_db, 1)} dB`,
+        `${Numbers.fixed(a.ssim, 2)} (${a.ssim_ci95.map((v) => Numbers.fixed(v, 2)).join(" to ")})`,
+        a.psnr_db === null ? "exact" : `${Numbers.fixed(a.psnr_db, 1)} dB`,
         a.converged ? "yes" : "no", String(a.images), a.threat_model,
       ]));
   }
@@ -54,7 +54,7 @@ const Detail = (() => {
     if (!row.verified) return "not tried";
     const error = row.verified.max_rel_error;
     return `${row.verified.ok ? "yes" : "NO"}, relative error `
-      + `${error === null ? "not finite" : Decide.general(error, 2)} over ${row.verified.images} pictures`;
+      + `${error === null ? "not finite" : Numbers.general(error, 2)} over ${row.verified.images} pictures`;
   }
 
   // Figures of other versions are shown by their own names, so that none is lost.
@@ -68,7 +68,7 @@ const Detail = (() => {
       .filter(([key, value]) => !KNOWN.has(key) && value !== null && typeof value !== "object")
       .map(([key, value]) => [
         key.replace(/_/g, " "),
-        typeof value === "number" ? Decide.general(value, 4) : String(value),
+        typeof value === "number" ? Numbers.general(value, 4) : String(value),
       ]);
   }
 
@@ -77,21 +77,21 @@ const Detail = (() => {
     return facts([
       ["Feasible", row.violations.length ? `no: ${row.violations.join("; ")}` : "yes"],
       ["Pareto set", result.pareto.includes(row.name) ? "yes" : "no"],
-      ["Payload", Decide.size(row.payload_bytes)],
-      ["Energy", spent ? `${Decide.energy(spent.total)} (compute ${Decide.energy(spent.compute)}, `
-        + `radio ${Decide.energy(spent.radio)}; ${spent.source})` : null],
-      ["Edge memory", row.edge_memory_bytes === null ? null : Decide.size(row.edge_memory_bytes)],
-      ["Work", `${Decide.count(row.edge_macs)} MACs at the edge, `
-        + `${Decide.count(row.cloud_macs)} in the cloud`],
-      ["Edge parameters", Decide.count(row.edge_parameters)],
+      ["Payload", Numbers.size(row.payload_bytes)],
+      ["Energy", spent ? `${Numbers.energy(spent.total)} (compute ${Numbers.energy(spent.compute)}, `
+        + `radio ${Numbers.energy(spent.radio)}; ${spent.source})` : null],
+      ["Edge memory", row.edge_memory_bytes === null ? null : Numbers.size(row.edge_memory_bytes)],
+      ["Work", `${Numbers.count(row.edge_macs)} MACs at the edge, `
+        + `${Numbers.count(row.cloud_macs)} in the cloud`],
+      ["Edge parameters", Numbers.count(row.edge_parameters)],
       ["Leakage index", result.indices && result.indices.has(row.name)
-        ? Decide.fixed(result.indices.get(row.name), 2) : null],
-      ["FSInfo", leak ? `${Decide.fixed(leak.fsinfo.value, 2)} ± `
-        + `${Decide.fixed(leak.fsinfo.standard_error, 2)} nats` : null],
-      ["Information gained", leak ? `${Decide.fixed(leak.gain.value, 3)} ± `
-        + `${Decide.fixed(leak.gain.standard_error, 3)} nats` : null],
+        ? Numbers.fixed(result.indices.get(row.name), 2) : null],
+      ["FSInfo", leak ? `${Numbers.fixed(leak.fsinfo.value, 2)} ± `
+        + `${Numbers.fixed(leak.fsinfo.standard_error, 2)} nats` : null],
+      ["Information gained", leak ? `${Numbers.fixed(leak.gain.value, 3)} ± `
+        + `${Numbers.fixed(leak.gain.standard_error, 3)} nats` : null],
       ["Best guess without data", row.baseline
-        ? `SSIM ${Decide.fixed(row.baseline.ssim, 2)}` : null],
+        ? `SSIM ${Numbers.fixed(row.baseline.ssim, 2)}` : null],
       ["Verified", verified(row)],
       ["Attacks not run", row.attack_notes.length ? row.attack_notes.join("; ") : null],
       ...others(row),

@@ -102,7 +102,7 @@ const Drawing = (() => {
         start += span;
         return part;
       });
-      const total = Decide.time(row.latency_s.total.median);
+      const total = Numbers.time(row.latency_s.total.median);
       const hit = svg("rect", { x: 0, y: top, width, height: ROW, class: "hit" });
       const bar = target(row.name, `${row.name}: ${total}${picked ? ", the pick" : ""}`, picked,
         [hit, ...parts]);
@@ -110,7 +110,7 @@ const Drawing = (() => {
     });
     const grid = ticks(0, most, Math.max(4, Math.floor((right - left) / 80))).map((tick) => [
       line(x(tick), 0, x(tick), bottom, tick === 0 ? "zero" : "grid"),
-      text(x(tick), bottom + 16, Decide.general(tick, 6), "tick", "middle"),
+      text(x(tick), bottom + 16, Numbers.general(tick, 6), "tick", "middle"),
     ]);
     const axis = text((left + right) / 2, bottom + 34, "milliseconds, median of each stage",
       "axis", "middle");
@@ -168,8 +168,8 @@ const Drawing = (() => {
     const shape = onFront
       ? svg("polygon", { points: corners.map((c) => c.join(",")).join(" "), class: css })
       : svg("circle", { cx: x, cy: y, r: 4.5, class: css });
-    const label = `${row.name}: ${Decide.time(figures.latency)}, leakage index `
-      + `${Decide.fixed(figures.leakage, 2)}${onFront ? ", on the Pareto set" : ""}`
+    const label = `${row.name}: ${Numbers.time(figures.latency)}, leakage index `
+      + `${Numbers.fixed(figures.leakage, 2)}${onFront ? ", on the Pareto set" : ""}`
       + `${feasible ? "" : ", violates a constraint"}${picked ? ", the pick" : ""}`;
     return target(row.name, label, picked, [
       svg("circle", { cx: x, cy: y, r: 12, class: "hit" }),
@@ -187,7 +187,7 @@ const Drawing = (() => {
     const grid = [
       along.ticks.map((tick) => [
         line(along.x(tick), top, along.x(tick), bottom, "grid"),
-        text(along.x(tick), bottom + 16, Decide.general(tick, 6), "tick", "middle"),
+        text(along.x(tick), bottom + 16, Numbers.general(tick, 6), "tick", "middle"),
       ]),
       [0, 0.25, 0.5, 0.75, 1].map((tick) => [
         line(left, yOf(tick), right, yOf(tick), "grid"),

@@ -81,12 +81,13 @@ def _print(runs: Sequence[Run], form: str) -> None:
         HEADINGS,
         QUANTITIES,
         SETTING,
-        documents_of,
         line_of,
         pairs_of,
     )
 
     if form == "json":
+        from splitdeploy.partitioner.render_runs import documents_of
+
         click.echo(json.dumps(documents_of(runs), indent=2, ensure_ascii=False))
         return
     lines = [line_of(run) for run in runs]
