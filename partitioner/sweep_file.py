@@ -80,7 +80,7 @@ def read_sweep_file(path: Path, known: Mapping[str, bool]) -> tuple[SweepRun, ..
     if "models" not in document:
         raise UsageError(f"{where}: expected models: [NAME, …], which is missing")
     common = _options({k: v for k, v in document.items() if k not in AXES}, known, where)
-    axes = [
+    axes: list[list[tuple[str, dict[str, str | bool]]]] = [
         list(_entries(document[axis], axis, known, where)) if axis in document else [("", {})]
         for axis in AXES
     ]
