@@ -142,8 +142,13 @@ def test_the_target_is_the_deployed_head(plan: Plan, precision: str) -> None:
     sent = plan
     if precision != "fp32":
         from splitdeploy.partitioner.codec import sent_tensors
+        from splitdeploy.partitioner.ranges import Ranges, boundary_ranges
 
-        sent = replace(plan, sent=tuple(sent_tensors(cut, precision) for cut in plan.cuts))
+        ranges = Ranges(boundary_ranges(plan.exported, [plan.feeds]), plan.images, False)
+        sent = replace(
+            plan, sent=tuple(sent_tensors(cut, precision) for cut in plan.cuts),
+            ranges=ranges if precision == "int8" else None,
+        )  # fmt: skip
     for place, cut in enumerate(plan.cuts):
         with deployed_target(sent, place, precision, pixels, arsenal) as target:
             assert target.pixel_head is not None and target.query is not None
