@@ -14,6 +14,7 @@ from headless import open_at, start
 
 from splitdeploy.partitioner.recommend import recommend
 from splitdeploy.partitioner.render_html import render_html
+from splitdeploy.partitioner.scoring import OBJECTIVES
 from splitdeploy.profiles.network import NETWORKS, NetworkProfile
 from splitdeploy.profiles.report import Constraints, Objective, SweepReport
 
@@ -127,7 +128,7 @@ def random_setting(generator: random.Random) -> tuple[dict[str, object], dict[st
             value = float(text) * factor
             limits[key] = round(value) if key == "max_edge_memory_bytes" else value
     weights = [generator.choice([0, 0.5, 1, 3]) for _ in range(2)] + [generator.choice([0.2, 1])]
-    name = generator.choice(["balanced", "balanced", "latency", "energy", "leakage"])
+    name = generator.choice(["balanced", *OBJECTIVES])
     kinds = ("latency", "energy", "leakage")
     fields |= {f"w__{kind}": weight for kind, weight in zip(kinds, weights, strict=True)}
     fields["objective-name"] = name

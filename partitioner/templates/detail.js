@@ -61,7 +61,7 @@ const Detail = (() => {
   const KNOWN = new Set(["name", "index", "tensors", "payload_bytes", "uplink_bps_needed",
     "edge_macs", "cloud_macs", "edge_parameters", "edge_peak_activation_bytes", "edge_nodes",
     "verified", "latency_s", "energy_j", "edge_memory_bytes", "leakage", "attacks", "baseline",
-    "strongest_attack", "attack_notes", "feasible", "violations", "error"]);
+    "strongest_attack", "attack_notes", "feasible", "violations", "error", "throughput_per_s"]);
 
   function others(row) {
     return Object.entries(row)
@@ -72,6 +72,14 @@ const Detail = (() => {
       ]);
   }
 
+  // Inferences a second when the stages work side by side, over the network that is set.
+  function pace(row, result) {
+    const figures = result.table.figures.find((f) => f.name === row.name);
+    const slowest = figures ? figures.slowest : null;
+    return slowest > 0 && Number.isFinite(slowest)
+      ? `${Numbers.general(1 / slowest, 3)} a second` : null;
+  }
+
   function summary(row, result) {
     const spent = row.energy_j, leak = row.leakage;
     return facts([
@@ -80,6 +88,7 @@ const Detail = (() => {
       ["Payload", Numbers.size(row.payload_bytes)],
       ["Energy", spent ? `${Numbers.energy(spent.total)} (compute ${Numbers.energy(spent.compute)}, `
         + `radio ${Numbers.energy(spent.radio)}; ${spent.source})` : null],
+      ["Throughput, pipelined", pace(row, result)],
       ["Edge memory", row.edge_memory_bytes === null ? null : Numbers.size(row.edge_memory_bytes)],
       ["Work", `${Numbers.count(row.edge_macs)} MACs at the edge, `
         + `${Numbers.count(row.cloud_macs)} in the cloud`],
@@ -120,5 +129,5 @@ const Detail = (() => {
     dialog.querySelector(".body").scrollTop = 0;
   }
 
-  return { fill };
+  return { fill, pace };
 })();

@@ -50,6 +50,8 @@
         "0 nothing, 1 the input itself"),
       strong && tile(`SSIM of ${strong.name}`, Numbers.fixed(strong.ssim, 2),
         strong.converged ? "converged" : "had not converged"),
+      settings.objective.name === "throughput" && tile("Throughput",
+        Detail.pace(row, result) || "not known", "the stages side by side", "small"),
       latency && tile("Holds at", holds(settings), "of uplink, all else fixed", "small"),
     ].filter((found) => found);
   }
