@@ -172,10 +172,16 @@ def traced_kernels(trace: Trace, folder: Path) -> KernelGraph:
     Returns:
         As `whole_kernels` does.
     """
-    views = [node for node in trace.graph.nodes if node.kind == "view" and len(node.outputs) > 1]
-    # An exporter names the parts of a split as it likes, but for those that are results.
-    parts = [value for node in views for value in node.outputs]
-    exported = export_onnx(trace, parts, folder)
+    # An exporter keeps the names of outputs alone. What batch normalisation reads is none, or the
+    # normalisation would not be folded into what comes before it.
+    folded = {
+        value
+        for node in trace.graph.nodes
+        if any(name.endswith("running_mean") for name in node.parameters)
+        for value in node.inputs
+    }
+    made = (value for node in trace.graph.nodes if node.computes for value in node.outputs)
+    exported = export_onnx(trace, [value for value in made if value not in folded], folder)
     graph = exported.proto.graph
     outputs = list(graph.output)
     del graph.output[:]
