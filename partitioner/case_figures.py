@@ -33,6 +33,7 @@ class CaseFigures:
     latency_s: Array
     energy_j: Array
     leakage: Array
+    slowest_s: Array
 
 
 def case_figures(report: SweepReport, table: Table, cases: Cases) -> CaseFigures:
@@ -53,6 +54,7 @@ def case_figures(report: SweepReport, table: Table, cases: Cases) -> CaseFigures
         latency_s=_latency_s(report, rows, cases) if table.has_latency else zero,
         energy_j=_energy_j(report, rows, cases) if table.has_energy else zero,
         leakage=_indices(rows, cases) if table.has_leakage else zero,
+        slowest_s=_slowest_s(report, rows, cases) if table.has_latency else zero,
     )
 
 
@@ -64,6 +66,17 @@ def _latency_s(report: SweepReport, rows: Sequence[CutReport], cases: Cases) -> 
     link = up_bits / up_bps + down_bits / down_bps + trips * rtt_s
     total: Array = cases.edge_s + cases.cloud_s + link + rest
     return total
+
+
+def _slowest_s(report: SweepReport, rows: Sequence[CutReport], cases: Cases) -> Array:
+    """The slowest stage, as ``splitdeploy.profiles.throughput`` has it."""
+    up_bits, down_bits = _bits(report, rows)
+    up_bps, down_bps, _ = cases.rates(report.network)
+    missing = np.array([[math.inf if row.latency_s is None else 0.0 for row in rows]])
+    computing = np.maximum(cases.edge_s, cases.cloud_s)
+    sending = np.maximum(up_bits / up_bps, down_bits / down_bps)
+    slowest: Array = np.maximum(computing, sending) + missing
+    return slowest
 
 
 def _rest_s(row: CutReport) -> float:
@@ -187,6 +200,8 @@ def case_scores(figures: CaseFigures, table: Table, objective: Objective) -> Arr
         return figures.latency_s
     if objective.name == "energy":
         return figures.energy_j
+    if objective.name == "throughput":
+        return figures.slowest_s
     if objective.name == "leakage":
         return figures.leakage
     terms: list[tuple[float, Array]] = []

@@ -79,9 +79,14 @@ def _reasons(decision: Decision) -> Iterator[str]:
             f"{_weights_in_words(objective, decision.table)}."
         )
     else:
-        noun = {"latency": "total latency", "energy": "energy", "leakage": "leakage index"}
+        noun = {
+            "latency": "lowest total latency",
+            "energy": "lowest energy",
+            "leakage": "lowest leakage index",
+            "throughput": "highest throughput",
+        }
         yield (
-            f"{pick.name} has the lowest {noun[objective.name]} of the {count}: "
+            f"{pick.name} has the {noun[objective.name]} of the {count}: "
             f"{_one_figure(pick, objective.name)}."
         )
     valid = {row.name: row for row in decision.table.rows}
@@ -141,6 +146,9 @@ def listed(names: Sequence[str]) -> str:
 def _one_figure(figures: Figures, name: str) -> str:
     if name == "latency":
         return format_time(figures.latency_s)
+    if name == "throughput":
+        rate = f"{1 / figures.slowest_s:.3g}" if figures.slowest_s > 0 else "any number"
+        return f"{rate} a second, the slowest stage taking {format_time(figures.slowest_s)}"
     return format_energy(figures.energy_j) if name == "energy" else f"{figures.leakage:.2f}"
 
 

@@ -1,9 +1,9 @@
 """Decides where to cut: constraints first, then the objective, over all cuts and the two ends.
 
 Everything here reads a finished report; nothing is measured. The objectives are ``latency``,
-``energy``, ``leakage`` (the leakage index) and ``balanced``, whose one formula is in
-``splitdeploy.partitioner.scoring``. How sure the pick is under the errors of the figures is
-``splitdeploy.partitioner.decide_under_error``'s part.
+``energy``, ``leakage`` (the leakage index), ``throughput`` (the pace of the slowest stage) and
+``balanced``, whose one formula is in ``splitdeploy.partitioner.scoring``. How sure the pick is
+under the errors of the figures is ``splitdeploy.partitioner.decide_under_error``'s part.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from splitdeploy.partitioner.wording import (
 from splitdeploy.profiles.errors import UnknownNameError
 from splitdeploy.profiles.report import CutReport, StageLatency, SweepReport
 from splitdeploy.profiles.store import cuts_csv, dump_json
+from splitdeploy.profiles.throughput import throughput_per_s
 
 FORMATS = ("table", "json", "csv", "md")
 
@@ -67,6 +68,20 @@ COLUMNS = (
     Column("verified", verified_of, 1),
     Column("feasible", status_of, 7),
 )
+
+
+def _columns(report: SweepReport) -> list[Column]:
+    """The table's columns; the throughput where it was asked for."""
+    columns = list(COLUMNS)
+    if report.objective.name == "throughput":
+        place = [column.header for column in columns].index("total ms")
+        columns.insert(place, Column("per s", lambda row: _pace(row, report)))
+    return columns
+
+
+def _pace(row: CutReport, report: SweepReport) -> str:
+    rate = throughput_per_s(row.latency_s, report.network)
+    return MISSING if rate is None else f"{rate:.3g}"
 
 
 def render(
@@ -121,7 +136,7 @@ def _terminal(report: SweepReport, width: int, colour: bool) -> str:
 
 def _table(report: SweepReport, console: Console, width: int) -> Table:
     """The widest table that fits: empty columns go first, then in the order that they name."""
-    columns = [c for c in COLUMNS if any(c.cell(row) != MISSING for row in report.cuts)]
+    columns = [c for c in _columns(report) if any(c.cell(row) != MISSING for row in report.cuts)]
     table = _filled(report, columns)
     while Extent.get(console, console.options.update(max_width=10_000), table).maximum > width:
         first = min((c.dropped for c in columns if c.dropped), default=None)
@@ -171,7 +186,8 @@ def _print_wrapped(console: Console, lead: str, text: str, style: str = "") -> N
 
 
 def _markdown(report: SweepReport) -> str:
-    headers = ["cut", *(column.header for column in COLUMNS), "Pareto"]
+    columns = _columns(report)
+    headers = ["cut", *(column.header for column in columns), "Pareto"]
     picked = report.recommendation.cut if report.recommendation else None
     lines = [
         f"# {_escaped(title_of(report))}",
@@ -184,7 +200,7 @@ def _markdown(report: SweepReport) -> str:
     for row in report.cuts:
         name = _escaped(row.name)
         cells = [f"**{name}**" if row.name == picked else name]
-        cells += [_escaped(column.cell(row)) for column in COLUMNS]
+        cells += [_escaped(column.cell(row)) for column in columns]
         cells.append("◆" if row.name in report.pareto else "")
         lines.append(f"| {' | '.join(cells)} |")
     for note in footnotes(report):

@@ -35,8 +35,9 @@ from dataclasses import dataclass
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY
 from splitdeploy.profiles.errors import UnknownNameError, UsageError
 from splitdeploy.profiles.report import CutReport, Objective, SweepReport
+from splitdeploy.profiles.throughput import slowest_stage_s
 
-OBJECTIVES = ("balanced", "latency", "energy", "leakage")
+OBJECTIVES = ("balanced", "latency", "energy", "leakage", "throughput")
 
 COST_FLOOR = 0.1
 """The share of the least latency or energy of a cut below which less makes no difference."""
@@ -54,12 +55,15 @@ class Figures:
         latency_s: Median of the total; infinite where there is none.
         energy_j: Total of the device; infinite where there is none.
         leakage: The leakage index on [0, 1].
+        slowest_s: How long the slowest stage is busy with one inference; infinite where there is no
+            latency.
     """
 
     name: str
     latency_s: float
     energy_j: float
     leakage: float
+    slowest_s: float = 0.0
 
     @property
     def point(self) -> tuple[float, float, float]:
@@ -117,6 +121,7 @@ def table_of(report: SweepReport) -> Table:
             latency_s=_latency_s(row) if has_latency else 0.0,
             energy_j=_energy_j(row) if has_energy else 0.0,
             leakage=0.0 if indices is None else indices[row.name],
+            slowest_s=_slowest_s(row, report) if has_latency else 0.0,
         )
         for row in rows
     )
@@ -179,6 +184,10 @@ def _latency_s(row: CutReport) -> float:
     return math.inf if row.latency_s is None else row.latency_s.total.median
 
 
+def _slowest_s(row: CutReport, report: SweepReport) -> float:
+    return math.inf if row.latency_s is None else slowest_stage_s(row.latency_s, report.network)
+
+
 def _energy_j(row: CutReport) -> float:
     return math.inf if row.energy_j is None else row.energy_j.total
 
@@ -208,9 +217,10 @@ def check_objective(objective: Objective, table: Table) -> None:
     present = (table.has_latency, table.has_energy, table.has_leakage)
     kinds = ("latency", "energy", "leakage")
     available = ", ".join(kind for kind, there in zip(kinds, present, strict=True) if there)
-    if objective.name in kinds and not present[kinds.index(objective.name)]:
+    needed = "latency" if objective.name == "throughput" else objective.name
+    if needed in kinds and not present[kinds.index(needed)]:
         raise UsageError(
-            f"the objective {objective.name} needs {objective.name} figures, and no cut of this "
+            f"the objective {objective.name} needs {needed} figures, and no cut of this "
             f"report has one; available: {available or 'none'}; choose among these, or profile anew"
         )
     counting = sum(weight for weight, there in zip(weights, present, strict=True) if there)
@@ -224,7 +234,9 @@ def check_objective(objective: Objective, table: Table) -> None:
 def lacks(figures: Figures, objective: Objective) -> str | None:
     """The kind of figure that the objective needs and this row has not, or None."""
     balanced = objective.name == "balanced"
-    needs_latency = objective.name == "latency" or (balanced and objective.weight_latency > 0)
+    needs_latency = objective.name in {"latency", "throughput"} or (
+        balanced and objective.weight_latency > 0
+    )
     needs_energy = objective.name == "energy" or (balanced and objective.weight_energy > 0)
     if needs_latency and not math.isfinite(figures.latency_s):
         return "latency"
@@ -286,6 +298,8 @@ def rank_key(figures: Figures, table: Table, objective: Objective) -> tuple[floa
         return (latency, energy, leakage)
     if objective.name == "energy":
         return (energy, latency, leakage)
+    if objective.name == "throughput":
+        return (figures.slowest_s, latency, energy, leakage)
     if objective.name == "leakage":
         return (leakage, latency, energy)
     return (balanced_score(figures, table, objective), latency, energy, leakage)

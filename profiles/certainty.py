@@ -8,9 +8,11 @@ from typing import Any
 
 from splitdeploy.profiles.document import Node
 
-REGRET_UNITS = {"latency": "s", "energy": "J", "leakage": "index", "balanced": "ln"}
+REGRET_UNITS = {
+    "latency": "s", "energy": "J", "leakage": "index", "balanced": "ln", "throughput": "s",
+}  # fmt: skip
 """In what regret is counted, by objective. ``ln`` is the unit of the balanced score: a regret of
-0.1 is 10 % in everything at once."""
+0.1 is 10 % in everything at once. The regret of a throughput is that of its slowest stage."""
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,8 @@ class Objective:
     """What to minimise among the feasible cuts.
 
     Attributes:
-        name: ``latency``, ``energy``, ``leakage`` or ``balanced``.
+        name: ``latency``, ``energy``, ``leakage``, ``balanced``, or ``throughput``: the most
+            inferences a second when the stages work side by side.
         weight_latency: Weight of latency in ``balanced``.
         weight_energy: Weight of energy in ``balanced``.
         weight_leakage: Weight of leakage in ``balanced``.

@@ -22,6 +22,7 @@ from splitdeploy.profiles.report import (
     Recommendation,
     SweepReport,
 )
+from splitdeploy.profiles.throughput import throughput_per_s
 
 
 def report_to_json(report: SweepReport) -> dict[str, Any]:
@@ -54,7 +55,10 @@ def report_to_json(report: SweepReport) -> dict[str, Any]:
         "result_bytes": report.result_bytes,
         "constraints": dict(vars(report.constraints)),
         "objective": dict(vars(report.objective)),
-        "cuts": [row_to_json(row) for row in report.cuts],
+        "cuts": [
+            row_to_json(row) | {"throughput_per_s": throughput_per_s(row.latency_s, report.network)}
+            for row in report.cuts
+        ],
         "pareto": list(report.pareto),
         "recommendation": (
             recommendation_to_json(report.recommendation) if report.recommendation else None

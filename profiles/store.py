@@ -21,6 +21,7 @@ from splitdeploy.profiles.report import UNCOMPUTED, CutReport, LeakageRecord, Sw
 from splitdeploy.profiles.report_checks import check_sense
 from splitdeploy.profiles.report_reader import report_from_json, row_from_json
 from splitdeploy.profiles.report_writer import report_to_json, row_to_json
+from splitdeploy.profiles.throughput import throughput_per_s
 
 __all__ = [
     "check_schema", "cuts_csv", "dump_json", "read_report", "report_from_json", "report_schema",
@@ -174,9 +175,9 @@ CSV_FIGURES = (
 CSV_COLUMNS = (
     "name", "index", "payload_bytes", "uplink_bps_needed", "edge_macs", "cloud_macs",
     "verified", "max_rel_error", "edge_s", "uplink_s", "cloud_s", "downlink_s", "total_s",
-    "total_p95_s", "latency_source", "compute_j", "radio_j", "total_j", "energy_source",
-    "edge_memory_bytes", "fsinfo", "fsinfo_standard_error", "gain", "gain_standard_error",
-    "exact_fsinfo", "attack", "attack_ssim", "attack_psnr_db", "attack_converged",
+    "total_p95_s", "throughput_per_s", "latency_source", "compute_j", "radio_j", "total_j",
+    "energy_source", "edge_memory_bytes", "fsinfo", "fsinfo_standard_error", "gain",
+    "gain_standard_error", "exact_fsinfo", "attack", "attack_ssim", "attack_psnr_db", "attack_converged",
     "baseline_ssim", "feasible", "pareto", "recommended", "violations", "error",
     *(f"{figure}{part}" for figure in CSV_FIGURES for part in ("", "_standard_error")),
 )  # fmt: skip
@@ -197,6 +198,7 @@ def cuts_csv(report: SweepReport) -> str:
     picked = report.recommendation.cut if report.recommendation else None
     for row in report.cuts:
         line = _csv_row(row)
+        line["throughput_per_s"] = throughput_per_s(row.latency_s, report.network)
         line |= {"pareto": row.name in report.pareto, "recommended": row.name == picked}
         writer.writerow({key: _csv_value(value) for key, value in line.items()})
     return out.getvalue()

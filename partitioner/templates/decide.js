@@ -107,7 +107,13 @@ const Decide = (() => {
     return counted.length ? Math.min(...counted) : 0;
   }
 
-  function tableOf(rows, indices) {
+  // How long the slowest stage is busy: what a signal takes to the other side keeps none busy.
+  function slowestStage({ edge, uplink, cloud, downlink }, network) {
+    const trip = network.rtt_s / 2;
+    return Math.max(edge.median, cloud.median, uplink.median - trip, downlink.median - trip);
+  }
+
+  function tableOf(rows, indices, network) {
     const valid = rows.filter(isValid);
     const hasLatency = valid.some((row) => row.latency_s !== null);
     const hasEnergy = valid.some((row) => row.energy_j !== null);
@@ -116,6 +122,8 @@ const Decide = (() => {
       latency: !hasLatency ? 0 : row.latency_s === null ? Infinity : row.latency_s.total.median,
       energy: !hasEnergy ? 0 : row.energy_j === null ? Infinity : row.energy_j.total,
       leakage: indices === null ? 0 : indices.get(row.name),
+      slowest: !hasLatency ? 0
+        : row.latency_s === null ? Infinity : slowestStage(row.latency_s, network),
     }));
     return {
       figures, hasLatency, hasEnergy, hasLeakage: indices !== null,
@@ -136,9 +144,10 @@ const Decide = (() => {
     if (!table.figures.length) return null;
     const present = [table.hasLatency, table.hasEnergy, table.hasLeakage];
     const available = kinds.filter((_, i) => present[i]).join(", ") || "none";
-    const asked = kinds.indexOf(objective.name);
+    const needed = objective.name === "throughput" ? "latency" : objective.name;
+    const asked = kinds.indexOf(needed);
     if (asked >= 0 && !present[asked]) {
-      return `the objective ${objective.name} needs ${objective.name} figures, and no cut of this `
+      return `the objective ${objective.name} needs ${needed} figures, and no cut of this `
         + `report has one; available: ${available}; choose among these, or profile anew`;
     }
     const counting = weights.reduce((sum, w, i) => sum + (present[i] ? w : 0), 0);
@@ -151,7 +160,8 @@ const Decide = (() => {
 
   function lacks(figures, objective) {
     const balanced = objective.name === "balanced";
-    const latency = objective.name === "latency" || (balanced && objective.weight_latency > 0);
+    const timed = objective.name === "latency" || objective.name === "throughput";
+    const latency = timed || (balanced && objective.weight_latency > 0);
     const spent = objective.name === "energy" || (balanced && objective.weight_energy > 0);
     if (latency && !Number.isFinite(figures.latency)) return "latency";
     return spent && !Number.isFinite(figures.energy) ? "energy" : null;
@@ -174,6 +184,7 @@ const Decide = (() => {
     if (objective.name === "latency") return [f.latency, f.energy, f.leakage];
     if (objective.name === "energy") return [f.energy, f.latency, f.leakage];
     if (objective.name === "leakage") return [f.leakage, f.latency, f.energy];
+    if (objective.name === "throughput") return [f.slowest, f.latency, f.energy, f.leakage];
     return [balancedScore(f, table, objective, floors), f.latency, f.energy, f.leakage];
   }
 
@@ -331,7 +342,7 @@ const Decide = (() => {
     const { network, limits, objective } = settings;
     const rows = overNetwork(data, network);
     const indices = leakageIndices(rows);
-    const table = tableOf(rows, indices);
+    const table = tableOf(rows, indices, network);
     const error = limitsError(limits) || objectiveError(objective, table);
     if (error) return { error, rows, pick: null };
     const figures = new Map(table.figures.map((f) => [f.name, f]));
@@ -357,7 +368,7 @@ const Decide = (() => {
     const holds = (bps) => {
       const rows = overNetwork(there, { ...network, uplink_bps: bps });
       const order = rank(
-        rows, tableOf(rows, leakageIndices(rows)), limits, objective, data.floors);
+        rows, tableOf(rows, leakageIndices(rows), network), limits, objective, data.floors);
       return order.length > 0 && order[0].name === pick;
     };
     const bisect = (inside, outside) => {

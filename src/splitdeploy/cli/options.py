@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-OBJECTIVES = ("latency", "energy", "leakage", "balanced")
+OBJECTIVES = ("latency", "energy", "leakage", "balanced", "throughput")
 
 
 def _all(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
