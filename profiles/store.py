@@ -177,8 +177,8 @@ CSV_COLUMNS = (
     "verified", "max_rel_error", "edge_s", "uplink_s", "cloud_s", "downlink_s", "total_s",
     "total_p95_s", "throughput_per_s", "latency_source", "compute_j", "radio_j", "total_j",
     "energy_source", "edge_memory_bytes", "fsinfo", "fsinfo_standard_error", "gain",
-    "gain_standard_error", "exact_fsinfo", "attack", "attack_ssim", "attack_psnr_db", "attack_converged",
-    "baseline_ssim", "feasible", "pareto", "recommended", "violations", "error",
+    "gain_standard_error", "exact_fsinfo", "attack", "attack_ssim", "attack_psnr_db",
+    "attack_converged", "baseline_ssim", "feasible", "pareto", "recommended", "violations", "error",
     *(f"{figure}{part}" for figure in CSV_FIGURES for part in ("", "_standard_error")),
 )  # fmt: skip
 
