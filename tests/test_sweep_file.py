@@ -12,7 +12,6 @@ import zipfile
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command_line import HERE, MODEL, splitdeploy
@@ -406,28 +405,35 @@ def test_sweeps_group_runs_of_the_same_heads_and_keep_timings_apart(tmp_path: Pa
     assert [len(job.runs) for job in (*apart, *here)] == [1] * 16
 
 
-def test_processes_side_by_side_give_what_one_gives(tmp_path: Path) -> None:
+def test_processes_side_by_side_give_what_one_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real thing, in real processes: two models, one of which cannot be cut."""
-    (tmp_path / "fleet.yaml").write_text(
-        f"models: ['{MODEL}', 'small_models:data_dependent']\n"
-        "input-shape: 3x16x16\nimage-count: 2\nweights: none\ncuts: act\nno-privacy: true\n"
-    )
-    documents: dict[int, Any] = {}
-    for jobs in (1, 2):
-        out = tmp_path / f"out{jobs}"
-        done = subprocess.run(
-            [sys.executable, "-m", "splitdeploy", "sweep", str(tmp_path / "fleet.yaml"), "-q",
-             "--out", str(out), "--jobs", str(jobs), "--threads", "1", "--format", "json"],
-            cwd=HERE, capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
-        assert done.returncode == 1, done.stderr
-        rows = json.loads(done.stdout)["runs"]
-        assert [r["status"] for r in rows] == ["done", "failed"]
-        assert "control flow depends on data" in rows[1]["error"]
-        documents[jobs] = comparable(
-            json.loads((out / rows[0]["folder"] / "report.json").read_text())
-        )
-    assert documents[1] == documents[2]
+    monkeypatch.chdir(HERE)
+    options = {
+        "input-shape": "3x16x16", "image-count": "2", "weights": "none", "cuts": "act",
+        "device": "jetson-nano",
+    }  # fmt: skip
+    lines = [f"models: ['{MODEL}', 'small_models:data_dependent']", "no-privacy: true"]
+    lines += [f"{name}: {value}" for name, value in options.items()]
+    (tmp_path / "fleet.yaml").write_text("\n".join(lines))
+    out = tmp_path / "out"
+    outcome = splitdeploy(
+        "sweep", tmp_path / "fleet.yaml", "-q", "--out", out, "--jobs", 2, "--threads", 1,
+        "--format", "json",
+    )  # fmt: skip
+    assert outcome.code == 1, outcome.err
+    rows = json.loads(outcome.out)["runs"]
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert "control flow depends on data" in rows[1]["error"]
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    alone = splitdeploy(
+        "profile", MODEL, *words, "--no-privacy", "-q", "--out", tmp_path / "alone",
+        "--format", "json",
+    )  # fmt: skip
+    swept = json.loads((out / rows[0]["folder"] / "report.json").read_text())
+    assert comparable(swept) == comparable(json.loads(alone.out))
+    assert rows[0]["cut"] == swept["recommendation"]["cut"]
 
 
 def test_outcomes_are_kept_without_their_files(tmp_path: Path) -> None:
