@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from html import unescape
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
