@@ -13,6 +13,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--backends", default="processes,ray,dask")
     parser.add_argument("--out", type=Path, default=Path("scale_out.json"))
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the clusters end with it
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "fleet.yaml"
         file.write_text(
@@ -51,19 +53,24 @@ def main() -> None:
                 models=arguments.models, cuts=arguments.cuts, options="\n".join(arguments.option)
             )
         )
-        rows = [_timed(file, "processes", 1, ())]
+        first = _timed(file, "processes", 1, ())
+        rows = [_against(first, first)]
         for backend in arguments.backends.split(","):
             if backend != "processes" and importlib.util.find_spec(backend) is None:
                 print(f"{backend} is not installed: left out")
                 continue
             with _CLUSTERS[backend]() as cluster:
-                rows.append(_timed(file, backend, 2, cluster))
-    reports = rows[0].pop("reports")
-    for row in rows:
-        row["speed_up"] = round(rows[0]["seconds"] / row["seconds"], 2)
-        row["same_results"] = row.pop("reports", reports) == reports
-        print(json.dumps(row), flush=True)
+                rows.append(_against(first, _timed(file, backend, 2, cluster)))
     arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _against(first: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """The row beside that of one process, printed at once."""
+    compared = {key: value for key, value in row.items() if key != "reports"}
+    compared["speed_up"] = round(first["seconds"] / row["seconds"], 2)
+    compared["same_results"] = row["reports"] == first["reports"]
+    print(json.dumps(compared), flush=True)
+    return compared
 
 
 def _timed(file: Path, backend: str, jobs: int, cluster: tuple[str, ...]) -> dict[str, Any]:
