@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from splitdeploy.partitioner.fit import ROW_WIDTH, with_constants
+from splitdeploy.partitioner.fit import ROW_WIDTH, model_error, with_constants
 from splitdeploy.profiles.cut import CLOUD_ONLY
 from splitdeploy.profiles.device import DeviceProfile, ModelConstants, ModelError, PowerMode
 from splitdeploy.profiles.device_file import FittedRow
@@ -278,14 +278,9 @@ def _left_out(heads: Sequence[MeasuredHead], blank: DeviceProfile, precision: st
 
 
 def _error(rows: Sequence[FittedRow]) -> ModelError:
-    fitted = np.abs([row.simulated_s / row.measured_s - 1 for row in rows])
-    left_out = np.abs([row.left_out_s / row.measured_s - 1 for row in rows])
-    return ModelError(
-        fitted_median=float(np.median(fitted)),
-        fitted_worst=float(fitted.max()),
-        left_out_median=float(np.median(left_out)),
-        left_out_worst=float(left_out.max()),
-        left_out_p95=float(np.quantile(left_out, 0.95)),
+    return model_error(
+        [row.simulated_s / row.measured_s - 1 for row in rows],
+        [row.left_out_s / row.measured_s - 1 for row in rows],
     )
 
 

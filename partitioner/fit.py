@@ -155,15 +155,29 @@ class Fit:
             Medians, worst and 95th percentile.
         """
         mine = [index for index, row in enumerate(self.rows) if row.device == device]
-        fitted = np.abs([self.fitted[index] for index in mine])
-        left_out = np.abs([self.left_out[index] for index in mine])
-        return ModelError(
-            fitted_median=float(np.median(fitted)),
-            fitted_worst=float(fitted.max()),
-            left_out_median=float(np.median(left_out)),
-            left_out_worst=float(left_out.max()),
-            left_out_p95=float(np.quantile(left_out, 0.95)),
+        return model_error(
+            [self.fitted[index] for index in mine], [self.left_out[index] for index in mine]
         )
+
+
+def model_error(fitted: Sequence[float], left_out: Sequence[float]) -> ModelError:
+    """How far a model is off, summed up.
+
+    Args:
+        fitted: Relative errors of rows that it was fitted to, signed; at least one.
+        left_out: Those of rows that were left out of the fit, signed; at least one.
+
+    Returns:
+        Medians, worst and 95th percentile of their magnitudes.
+    """
+    seen, unseen = np.abs(fitted), np.abs(left_out)
+    return ModelError(
+        fitted_median=float(np.median(seen)),
+        fitted_worst=float(seen.max()),
+        left_out_median=float(np.median(unseen)),
+        left_out_worst=float(unseen.max()),
+        left_out_p95=float(np.quantile(unseen, 0.95)),
+    )
 
 
 def fit_constants(
