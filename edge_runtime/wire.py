@@ -54,9 +54,7 @@ def write_request(
         WireError: A dtype is none of the protocol's.
     """
     message = pb.ModelInferRequest(model_name=model, model_version=version, id=request_id)
-    for name, array in tensors.items():
-        message.inputs.add(name=name, datatype=_datatype(name, array), shape=array.shape)
-        message.raw_input_contents.append(_raw(array))
+    _write(message.inputs, message.raw_input_contents, tensors)
     return message
 
 
@@ -95,9 +93,7 @@ def write_response(
         WireError: A dtype is none of the protocol's.
     """
     message = pb.ModelInferResponse(model_name=model, model_version=version, id=request_id)
-    for name, array in tensors.items():
-        message.outputs.add(name=name, datatype=_datatype(name, array), shape=array.shape)
-        message.raw_output_contents.append(_raw(array))
+    _write(message.outputs, message.raw_output_contents, tensors)
     return message
 
 
@@ -120,6 +116,12 @@ def read_response(message: Any, expected: Sequence[TensorSpec]) -> dict[str, Arr
 def payload_bytes(tensors: Mapping[str, Array]) -> int:
     """What the values of some tensors weigh on the wire."""
     return sum(array.nbytes for array in tensors.values())
+
+
+def _write(described: Any, raw: Any, tensors: Mapping[str, Array]) -> None:
+    for name, array in tensors.items():
+        described.add(name=name, datatype=_datatype(name, array), shape=array.shape)
+        raw.append(_raw(array))
 
 
 def _datatype(name: str, array: Array) -> str:
