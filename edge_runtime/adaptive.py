@@ -83,8 +83,7 @@ class AdaptiveClient:
     @property
     def uplink(self) -> Uplink | None:
         """What the traffic of any cut told last; None before it tells anything."""
-        known = [found for found in (client.uplink for client in self.clients) if found]
-        return min(known, key=lambda one: (one.bps is None, one.age_s), default=None)
+        return _latest(self._known())
 
     @property
     def cut(self) -> str:
@@ -151,12 +150,12 @@ class AdaptiveClient:
         """The cut for the next picture."""
         with self._lock:
             current, now_s = self._chooser.current, self._clock()
-            known = [client.uplink for client in self.clients]
-            fresh = [one for one in known if one is not None and one.age_s <= self._probe_s]
+            known = self._known()
             # Of one link, whichever cut's traffic told of it last.
-            told = [(one.age_s, one.bps) for one in fresh if one.bps is not None]
-            if told:
-                return self._chooser.choose(min(told)[1])
+            told = _latest(known)
+            if told is not None and told.bps is not None and told.age_s <= self._probe_s:
+                return self._chooser.choose(told.bps)
+            fresh = [one for one in known if one.age_s <= self._probe_s]
             if fresh:
                 least_bps = max(one.at_least_bps for one in fresh)
                 if self._chooser.choose(least_bps, at_least=True) != current:
@@ -165,6 +164,9 @@ class AdaptiveClient:
                 return current
             self._heard_s = now_s
             return self._next_heavier(current)
+
+    def _known(self) -> list[Uplink]:
+        return [found for found in (client.uplink for client in self.clients) if found]
 
     def _still(self, place: int) -> bool:
         return self._place() == place
@@ -192,6 +194,11 @@ class AdaptiveClient:
             head_s=cut.head_s + _SMOOTHING * (times.head_s - cut.head_s),
             tail_s=cut.tail_s + _SMOOTHING * (tail_s - cut.tail_s),
         )
+
+
+def _latest(known: Sequence[Uplink]) -> Uplink | None:
+    """The newest estimate; without any, the newest of what the link has at least."""
+    return min(known, key=lambda one: (one.bps is None, one.age_s), default=None)
 
 
 class _Source:
