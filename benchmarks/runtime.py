@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +117,11 @@ def pinned(folder: Path) -> Any:
     return served([folder], "--threads", "1", within=PINNED)
 
 
-def streamed(bundle: Bundle, server: Server, idle_tail: Bundle, wire: Server) -> dict[str, Any]:
-    """Throughput, and that of each stage alone, in interleaved rounds."""
-    picture = example(bundle)
-    rates: dict[str, list[float]] = {"stream": [], "head": [], "wire": [], "tail": []}
+@contextmanager
+def opened(
+    bundle: Bundle, server: Server, idle_tail: Bundle, wire: Server
+) -> Iterator[tuple[SplitClient, SplitClient, OnnxRuntimeSession]]:
+    """The client, one whose halves do nothing, and the head alone."""
     with (
         SplitClient(bundle, server.address, threads=1, deadline_s=60.0) as client,
         SplitClient(
@@ -128,6 +129,14 @@ def streamed(bundle: Bundle, server: Server, idle_tail: Bundle, wire: Server) ->
         ) as idle,
         OnnxRuntimeSession(bundle.head, threads=1) as head,
     ):
+        yield client, idle, head
+
+
+def streamed(bundle: Bundle, server: Server, idle_tail: Bundle, wire: Server) -> dict[str, Any]:
+    """Throughput, and that of each stage alone, in interleaved rounds."""
+    picture = example(bundle)
+    rates: dict[str, list[float]] = {"stream": [], "head": [], "wire": [], "tail": []}
+    with opened(bundle, server, idle_tail, wire) as (client, idle, head):
         for _ in range(ROUNDS):
             rates["stream"].append(rate(lambda: client.stream([picture] * STREAMED)))
             rates["wire"].append(rate(lambda: idle.stream([picture] * STREAMED)))
@@ -144,13 +153,7 @@ def singly(bundle: Bundle, server: Server, idle_tail: Bundle, wire: Server) -> d
     """One request after the other, and its stages alone."""
     picture = example(bundle)
     times: dict[str, list[float]] = {"request": [], "head": [], "wire": [], "tail": []}
-    with (
-        SplitClient(bundle, server.address, threads=1, deadline_s=60.0) as client,
-        SplitClient(
-            idle_tail, wire.address, threads=1, deadline_s=60.0, head=Ready(bundle)
-        ) as idle,
-        OnnxRuntimeSession(bundle.head, threads=1) as head,
-    ):
+    with opened(bundle, server, idle_tail, wire) as (client, idle, head):
         for _ in range(ROUNDS):
             times["request"].append(seconds(lambda: client.infer(picture).raise_if_refused()))
             times["wire"].append(seconds(lambda: idle.infer(picture).raise_if_refused()))
