@@ -94,6 +94,33 @@ class SegmentTimes:
             samples=samples,
         )
 
+    def around(self, first: int | None, second: int) -> tuple[Measurement, Measurement]:
+        """What lies outside two cuts, and what lies between them.
+
+        Args:
+            first: The first cut's place among the boundaries; None where nothing comes before it.
+            second: The second cut's place, behind the first.
+
+        Returns:
+            The head of the first cut and the tail of the second, as one; and the rest, with handing
+            out the second boundary.
+        """
+
+        def parts(sums: SegmentSums) -> tuple[Array, Array]:
+            end = sums.tails[:, second]
+            if first is None:
+                head, rest = np.zeros_like(end), sums.whole
+            else:
+                head, rest = sums.heads[:, first], sums.tails[:, first]
+            return head + end, np.maximum(rest - end, 0.0) + sums.handovers[:, second]
+
+        typical, samples = parts(self.typical), parts(self.samples)
+        outer, between = (
+            _measurement(float(one[0]), several)
+            for one, several in zip(typical, samples, strict=True)
+        )
+        return outer, between
+
     def corrected(self, head_ratio: float, tail_ratio: float) -> SegmentTimes:
         """The same times scaled by what a calibration found, sample by sample.
 

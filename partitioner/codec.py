@@ -99,11 +99,15 @@ def sent_tensors(cut: CutPoint, precision: str) -> CutPoint:
     """
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
-    tensors = tuple(
-        tensor.with_dtype(PRECISIONS[precision]) if tensor.dtype == "float32" else tensor
-        for tensor in cut.tensors
-    )
-    return replace(cut, tensors=tensors, payload_bytes=sum(tensor.bytes for tensor in tensors))
+
+    def encoded(given: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        dtype = PRECISIONS[precision]
+        return tuple(t.with_dtype(dtype) if t.dtype == "float32" else t for t in given)
+
+    tensors = encoded(cut.tensors)
+    last = None if cut.last is None else replace(cut.last, returned=encoded(cut.last.returned))
+    weight = sum(tensor.bytes for tensor in tensors)
+    return replace(cut, tensors=tensors, payload_bytes=weight, last=last)
 
 
 def add_codec(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def judged_pictures(shape: tuple[int, ...], images: Path | None, skipped: int, s
 
 
 def codec_loss(plan: Plan, halves: Halves, judged: Judged) -> CodecLoss:
-    """Run pictures through the whole model and through both halves.
+    """Run pictures through the whole model and through all of its parts.
 
     Args:
         plan: The model and its export.
@@ -97,7 +98,11 @@ def codec_loss(plan: Plan, halves: Halves, judged: Judged) -> CodecLoss:
     head = write_slice(halves.head, whole, "judged.head.onnx")
     tail = write_slice(halves.tail, whole, "judged.tail.onnx")
     wanted, got = [], []
+    end = None
+    if halves.last is not None:
+        end = OnnxRuntimeSession(write_slice(halves.last, whole, "judged.last.onnx"))
     with (
+        end or nullcontext(),
         OnnxRuntimeSession(whole) as model,
         OnnxRuntimeSession(head) as first,
         OnnxRuntimeSession(tail) as second,
@@ -107,7 +112,7 @@ def codec_loss(plan: Plan, halves: Halves, judged: Judged) -> CodecLoss:
                 plan.exported.inputs[0]: plan.model.input.normalise(picture[None])
             }
             wanted.append(model.run(feeds)[plan.exported.results[0]])
-            got.append(run_halves(first, second, feeds)[0])
+            got.append(run_halves(first, second, feeds, end)[0])
     return _compared(np.concatenate(wanted), np.concatenate(got), judged)
 
 

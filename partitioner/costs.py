@@ -48,6 +48,27 @@ def simulated(
     return Measurement.single(found.latency_s, device.latency_source, found.p95_s), found.load
 
 
+def one_after_other(
+    first: tuple[Measurement, float], second: tuple[Measurement, float]
+) -> tuple[Measurement, float]:
+    """Two parts of one simulated device, which computes them one after the other.
+
+    Args:
+        first: Its time and load, as `simulated` gives them.
+        second: The same of the other part.
+
+    Returns:
+        Of both. Their 95th percentiles add up, for one model's error is behind both.
+    """
+    (one, load), (other, other_load) = first, second
+    whole_s = one.median + other.median
+    if not whole_s:
+        return NOTHING, 0.0
+    busy_s = one.median * load + other.median * other_load
+    source = one.source if one.median else other.source
+    return Measurement.single(whole_s, source, one.p95 + other.p95), busy_s / whole_s
+
+
 def stage_latency(
     cut: CutPoint, sides: Sides, network: NetworkProfile, result_bytes: int
 ) -> StageLatency:
@@ -140,7 +161,7 @@ def _radio_j(cut: CutPoint, network: NetworkProfile, result_bytes: int) -> float
 
 
 def edge_memory_bytes(cut: CutPoint, precision: str) -> int:
-    """What the head occupies: its weights and the most activations that are alive at once.
+    """What the edge's part occupies: its weights and the most activations that are alive at once.
 
     Args:
         cut: The cut.
@@ -149,7 +170,7 @@ def edge_memory_bytes(cut: CutPoint, precision: str) -> int:
     Returns:
         Bytes; an engine's workspace and the runtime itself come on top.
     """
-    if cut.name == CLOUD_ONLY:
+    if cut.name == CLOUD_ONLY and cut.last is None:
         return 0
     size = item_bytes(PRECISIONS[precision])
     return cut.head_parameters * size + cut.head_peak_activation_bytes * size // 4

@@ -222,12 +222,7 @@ class _Measure:
             held = sum(graph.parameter_elements.get(name, 0) for name in new)
             self.macs.append(self.macs[-1] + node.macs)
             self.parameters.append(self.parameters[-1] + held)
-            self.peak.append(max(self.peak[-1], self._resident(position)))
-
-    def _resident(self, position: int) -> int:
-        """Bytes alive while the node at ``position`` runs: what it reads, makes, and what waits."""
-        alive = set(self.graph.boundary(position - 1)) | set(self.graph.nodes[position].outputs)
-        return sum(self.graph.values[value].bytes for value in alive)
+            self.peak.append(max(self.peak[-1], resident_bytes(graph, position)))
 
     def cut(self, name: str, position: int, index: int) -> CutPoint:
         graph = self.graph
@@ -247,6 +242,20 @@ class _Measure:
             head_peak_activation_bytes=self.peak[position + 1],
             nodes=position + 1,
         )
+
+
+def resident_bytes(graph: TracedGraph, position: int) -> int:
+    """What is alive while a node runs: what it reads, what it makes, and what waits.
+
+    Args:
+        graph: The traced graph.
+        position: Of the node.
+
+    Returns:
+        Bytes.
+    """
+    alive = set(graph.boundary(position - 1)) | set(graph.nodes[position].outputs)
+    return sum(graph.values[value].bytes for value in alive)
 
 
 def payload_bytes(tensors: Iterable[TensorSpec]) -> int:

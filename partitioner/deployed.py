@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx import ModelProto
 from torch import Tensor
 
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
@@ -31,6 +32,9 @@ def deployed_halves(
 ) -> tuple[Halves, dict[str, QuantisationRange]]:
     """Both halves with their codec; int8 has the plan's ranges.
 
+    What comes back at a second cut is sent in the same precision; what the edge holds stays as it
+    was computed.
+
     Args:
         plan: The model and its export.
         cut: The cut, its tensors as the model computes them.
@@ -38,14 +42,23 @@ def deployed_halves(
         precision: Of the payload.
 
     Returns:
-        The halves, and for ``int8`` the range of every tensor.
+        The halves, and for ``int8`` the range of every tensor that is sent up.
     """
-    halves, ranges = plan.slicer.cut(cut), dict[str, QuantisationRange]()
-    if plan.ranges is not None:
-        names = [value.name for value in halves.head.graph.output]
-        known = ((name, plan.ranges.by_value.get(name.removesuffix(PASSED))) for name in names)
-        ranges = {name: found for name, found in known if found is not None}
+    halves = plan.slicer.cut(cut)
+    ranges = _ranges(plan, halves.head)
+    if halves.last is not None and sent.last is not None:
+        returned = Halves(halves.tail, halves.last)
+        add_codec(returned, sent.last.returned, precision, _ranges(plan, halves.tail))
     return add_codec(halves, sent.tensors, precision, ranges), ranges
+
+
+def _ranges(plan: Plan, part: ModelProto) -> dict[str, QuantisationRange]:
+    """For ``int8``, the ranges of what a part puts out."""
+    if plan.ranges is None:
+        return {}
+    names = [value.name for value in part.graph.output]
+    known = ((name, plan.ranges.by_value.get(name.removesuffix(PASSED))) for name in names)
+    return {name: found for name, found in known if found is not None}
 
 
 def observe(plan: Plan, cut: CutPoint, sent: CutPoint, precision: str) -> list[NDArray[np.float32]]:

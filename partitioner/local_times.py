@@ -11,6 +11,7 @@ from splitdeploy.partitioner.measured import MeasuredSide
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.slicing import write_slice
+from splitdeploy.partitioner.two_cuts import as_one_cut
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint
 from splitdeploy.profiles.measurement import Measurement
 
@@ -22,19 +23,28 @@ class LocalTimes:
     times: SegmentTimes
     check: Calibration | None
     boundaries: Mapping[str, int]
+    back: int | None = None
+    """The second cut's place among the boundaries, where there is one."""
 
     def heads(self, precision: str) -> MeasuredSide:
         """What the edge computes; all of the model on the edge alone."""
         warnings = list(self._unsteady())
         if precision != "fp32":
             warnings.append(f"this machine computes in fp32; {precision} is the payload's alone")
-        times = self._of(self.times.heads) | {EDGE_ONLY: self.times.whole}
+        times = self._of(self.times.heads) | self._around(0) | {EDGE_ONLY: self.times.whole}
         return MeasuredSide(times, self._note(), warnings=tuple(warnings))
 
     def tails(self) -> MeasuredSide:
         """What the cloud computes; all of the model on the cloud alone."""
-        times = self._of(self.times.tails) | {CLOUD_ONLY: self.times.whole}
+        times = self._of(self.times.tails) | {CLOUD_ONLY: self.times.whole} | self._around(1)
         return MeasuredSide(times, self._note(), warnings=self._unsteady())
+
+    def _around(self, side: int) -> dict[str, Measurement]:
+        """With a second cut: both parts of the edge, or what the cloud computes between them."""
+        if self.back is None:
+            return {}
+        places: dict[str, int | None] = {CLOUD_ONLY: None, **self.boundaries}
+        return {name: self.times.around(at, self.back)[side] for name, at in places.items()}
 
     def _unsteady(self) -> tuple[str, ...]:
         if self.check is None or self.check.stable:
@@ -67,8 +77,9 @@ def time_locally(plan: Plan, reporter: Reporter, budget_s: float) -> LocalTimes:
         The times, corrected by what the check found where it was steady.
     """
     reporter.stage("timing on this machine", 2)
-    inner = [cut for cut in plan.cuts if not cut.is_end]
-    boundaries = [[tensor.name for tensor in cut.tensors] for cut in inner]
+    inner = [as_one_cut(cut) for cut in plan.cuts if not cut.is_end]
+    every = inner if plan.back is None else [*inner, plan.back]
+    boundaries = [[tensor.name for tensor in cut.tensors] for cut in every]
     crossing = {name for boundary in boundaries for name in boundary}
     results = [name for name in plan.exported.results if name in crossing]
     times = time_segments(
@@ -79,7 +90,7 @@ def time_locally(plan: Plan, reporter: Reporter, budget_s: float) -> LocalTimes:
     timed = [
         place
         for place, (head, tail) in enumerate(zip(times.heads, times.tails, strict=True))
-        if head.median and tail.median
+        if head.median and tail.median and place < len(inner)
     ]
     places = sorted({timed[len(timed) // 3], timed[2 * len(timed) // 3]}) if timed else []
     check = None
@@ -89,7 +100,8 @@ def time_locally(plan: Plan, reporter: Reporter, budget_s: float) -> LocalTimes:
         if check.stable:
             times = times.corrected(check.head_ratio, check.tail_ratio)
     reporter.advance()
-    return LocalTimes(times, check, {cut.name: place for place, cut in enumerate(inner)})
+    found = {cut.name: place for place, cut in enumerate(inner)}
+    return LocalTimes(times, check, found, None if plan.back is None else len(inner))
 
 
 def _sliced(plan: Plan, cut: CutPoint, place: int) -> SlicedCut:

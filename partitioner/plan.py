@@ -26,6 +26,7 @@ from splitdeploy.partitioner.models import LoadedModel
 from splitdeploy.partitioner.onnx_graph import import_onnx, read_onnx_graph
 from splitdeploy.partitioner.ranges import CALIBRATED_ON, Ranges, boundary_ranges
 from splitdeploy.partitioner.slicing import Slicer
+from splitdeploy.partitioner.two_cuts import find_return, with_return
 from splitdeploy.partitioner.verify import compare
 from splitdeploy.profiles.cut import CLOUD_ONLY, CutPoint
 from splitdeploy.profiles.errors import ModelError, UsageError
@@ -54,6 +55,7 @@ class Plan:
         whole: The exported model against the model that came, on the same inputs.
         image_source: Where the pictures come from, in words.
         ranges: What an int8 codec is made with; None for the other precisions.
+        back: The second cut, behind which the edge computes again; None where there is one cut.
     """
 
     model: LoadedModel
@@ -68,6 +70,7 @@ class Plan:
     whole: Verification
     image_source: str
     ranges: Ranges | None = None
+    back: CutPoint | None = None
 
     @property
     def images(self) -> int:
@@ -76,8 +79,12 @@ class Plan:
 
     @property
     def result_bytes(self) -> int:
-        """What the downlink carries for one inference."""
+        """What the result weighs, for one inference."""
         return self.cuts[-1].payload_bytes
+
+    def downlink_bytes(self, sent: CutPoint) -> int:
+        """What the downlink carries for one inference: the result, or what a second cut returns."""
+        return self.result_bytes if sent.last is None else sent.last.downlink_bytes
 
     def one(self) -> dict[str, Array]:
         """The first input alone, for timing."""
@@ -160,6 +167,7 @@ def make_plan(
     folder: Path,
     labels: Path | None = None,
     optimal: Sequence[CutPoint] | None = None,
+    return_at: str | None = None,
 ) -> Plan:
     """Trace, find the cuts, read the pictures, and export once.
 
@@ -173,18 +181,22 @@ def make_plan(
         folder: Where the export is written.
         labels: A CSV file with the columns ``file`` and ``label``; only those pictures are taken.
         optimal: As `choose_cuts` takes it.
+        return_at: The cut behind which the edge computes again; None where there is one cut.
 
     Returns:
         The plan.
     """
     graph = model_graph(model)
     chosen = choose_cuts(graph, cuts, optimal)
+    back = None if return_at is None else find_return(graph, return_at)
+    values = boundary_values(chosen if back is None else (*chosen, back))
+    if back is not None:
+        chosen = with_return(graph, chosen, back)
     pixels, source, extra = None, "the model's example inputs", None
     if model.input.is_image and len(graph.inputs) == 1:
         count = image_count + (CALIBRATED_ON if precision == "int8" else 0)
         everyone, source = _pictures(model.input.shape, images, count, seed, labels)
         pixels, extra = everyone[:image_count], everyone[image_count:]
-    values = boundary_values(chosen)
     exported = (
         import_onnx(model.onnx_path, values, folder)
         if model.onnx_path
@@ -207,6 +219,7 @@ def make_plan(
         whole=compare(_original(model, feeds), expected, len(next(iter(feeds.values())))),
         image_source=source,
         ranges=_ranges(model, exported, feeds, extra) if precision == "int8" else None,
+        back=back,
     )
 
 

@@ -17,18 +17,28 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 from splitdeploy.partitioner.export import ExportedModel
 from splitdeploy.partitioner.values import rename_values
-from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint
+from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint, LastPart
 from splitdeploy.profiles.errors import CutError
 
 PASSED = "__out"
 
+HELD = "__held"
+"""Behind the name of a tensor that the edge keeps for the last part, as it was computed."""
+
 
 @dataclass(frozen=True)
 class Halves:
-    """A cut model in memory: its weights still lie beside the exported graph."""
+    """A cut model in memory: its weights still lie beside the exported graph.
+
+    Attributes:
+        head: Before the cut.
+        tail: Behind it; with a second cut, what lies between the two.
+        last: Behind the second cut; None where there is one cut.
+    """
 
     head: ModelProto
     tail: ModelProto
+    last: ModelProto | None = None
 
 
 class Slicer:
@@ -70,13 +80,15 @@ class Slicer:
             cut: A cut of the graph that was exported.
 
         Returns:
-            Both halves.
+            Both halves; with a second cut, the last part too.
 
         Raises:
             CutError: A boundary tensor does not exist in the exported graph, or the tail would
                 need the model's input.
         """
         inputs, results = self.exported.inputs, self.exported.results
+        if cut.last is not None:
+            return self._cut_twice(cut, cut.last)
         if cut.name == CLOUD_ONLY:
             tail = self.extract(inputs, results)
             rename_values(tail.graph, {name: f"{name}{PASSED}" for name in inputs})
@@ -88,6 +100,34 @@ class Slicer:
         # An input that is still needed behind the cut is handed on, under its second name.
         rename_values(tail.graph, {name: f"{name}{PASSED}" for name in boundary if name in inputs})
         return Halves(self.extract(inputs, boundary), tail)
+
+    def _cut_twice(self, cut: CutPoint, last: LastPart) -> Halves:
+        """The head, what lies between, and the last part, which takes tensors of both."""
+        inputs, results = self.exported.inputs, self.exported.results
+        sent, returned, held = (
+            [tensor.name for tensor in tensors]
+            for tensors in (cut.tensors, last.returned, last.held)
+        )
+        middle = self.extract(sent, returned)
+        rename_values(middle.graph, {name: f"{name}{PASSED}" for name in sent if name in inputs})
+        end = self.extract([*returned, *held], results)
+        rename_values(end.graph, {name: f"{name}{HELD}" for name in held})
+        return Halves(self._holding(sent, held), middle, end)
+
+    def _holding(self, sent: Sequence[str], held: Sequence[str]) -> ModelProto:
+        """A head that also puts out what is held, under names that no codec touches."""
+        inputs = self.exported.inputs
+        made = [name for name in held if name not in inputs]
+        head = self.extract(inputs, [*sent, *made])
+        graph = head.graph
+        for value in [value for value in graph.output if value.name in {*made} - {*sent}]:
+            graph.output.remove(value)
+        for name in held:
+            kept = graph.output.add()
+            kept.CopyFrom(self._infos[name])
+            kept.name = f"{name}{HELD}"
+            graph.node.add(op_type="Identity", name=kept.name, input=[name], output=[kept.name])
+        return head
 
     def extract(self, inputs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
         """The part of the graph between some values and others.

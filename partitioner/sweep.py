@@ -111,10 +111,10 @@ def guarded(row: CutReport, step: Callable[[CutReport], CutReport]) -> CutReport
 
 
 def _verified(plan: Plan, cut: CutPoint, row: CutReport) -> CutReport:
-    if cut.is_end:
+    if cut.is_end and cut.last is None:
         return replace(row, verified=plan.whole)
-    with _sessions(plan, plan.slicer.cut(cut), "verify") as (head, tail):
-        verdict = compare(plan.expected, run_halves(head, tail, plan.feeds), plan.images)
+    with _sessions(plan, plan.slicer.cut(cut), "verify") as (head, tail, last):
+        verdict = compare(plan.expected, run_halves(head, tail, plan.feeds, last), plan.images)
     return _judged(row, verdict)
 
 
@@ -130,19 +130,24 @@ def _judged(row: CutReport, verdict: Verification) -> CutReport:
 
 
 class _sessions:
-    """Head and tail of a cut, opened for as long as a ``with`` lasts."""
+    """The parts of a cut, opened for as long as a ``with`` lasts."""
 
     def __init__(self, plan: Plan, halves: Halves, name: str) -> None:
         whole = plan.exported.path
         self._head = OnnxRuntimeSession(write_slice(halves.head, whole, f"{name}.head.onnx"))
         self._tail = OnnxRuntimeSession(write_slice(halves.tail, whole, f"{name}.tail.onnx"))
+        self._last: Session | None = None
+        if halves.last is not None:
+            self._last = OnnxRuntimeSession(write_slice(halves.last, whole, f"{name}.last.onnx"))
 
-    def __enter__(self) -> tuple[Session, Session]:
-        return self._head, self._tail
+    def __enter__(self) -> tuple[Session, Session, Session | None]:
+        return self._head, self._tail, self._last
 
     def __exit__(self, *_: object) -> None:
         self._head.close()
         self._tail.close()
+        if self._last is not None:
+            self._last.close()
 
 
 def price_cuts(
@@ -177,19 +182,17 @@ def _priced(
     plan: Plan, cut: CutPoint, row: CutReport, *, places: Places, options: ProfileOptions
 ) -> CutReport:
     sides = _sides(plan, cut, places, options)
-    network, result_bytes = options.network, plan.result_bytes
+    network, down_bytes = options.network, plan.downlink_bytes(row.cut)
     if not isinstance(places.edge, MeasuredSide):
-        energy = costs.energy(
-            row.cut, sides, places.edge, options.power_mode, network, result_bytes
-        )
+        energy = costs.energy(row.cut, sides, places.edge, options.power_mode, network, down_bytes)
     elif cut.name in places.edge.joules:
         joules = places.edge.joules[cut.name]
-        energy = costs.measured_energy(row.cut, joules, network, result_bytes)
+        energy = costs.measured_energy(row.cut, joules, network, down_bytes)
     else:
         energy = None
     return replace(
         row,
-        latency_s=costs.stage_latency(row.cut, sides, network, result_bytes),
+        latency_s=costs.stage_latency(row.cut, sides, network, down_bytes),
         energy_j=energy,
         edge_memory_bytes=costs.edge_memory_bytes(row.cut, options.precision),
         uplink_bps_needed=costs.uplink_needed_bps(row.cut, options.fps),
@@ -197,20 +200,29 @@ def _priced(
 
 
 def _sides(plan: Plan, cut: CutPoint, places: Places, options: ProfileOptions) -> costs.Sides:
-    edge = cloud = costs.NOTHING
-    load = 0.0
     halves = plan.slicer.cut(cut)
-    if cut.name != CLOUD_ONLY:
-        edge, load = _time(
-            places.edge, cut, halves.head, precision=options.precision, mode=options.power_mode
-        )
+    edge, load = _edge(places.edge, cut, halves, options)
+    cloud = costs.NOTHING
     if cut.name != EDGE_ONLY:
-        cloud, _ = _time(places.cloud, cut, halves.tail, precision=cloud_precision(options))
+        cloud, _ = _time(places.cloud, cut, halves.tail, cloud_precision(options))
     return costs.Sides(edge, cloud, load)
 
 
+def _edge(
+    side: Side, cut: CutPoint, halves: Halves, options: ProfileOptions
+) -> tuple[Measurement, float]:
+    """How long the edge computes, on either side of the cloud, and how busy that keeps it."""
+    if cut.name == CLOUD_ONLY and halves.last is None:
+        return costs.NOTHING, 0.0
+    settings = options.precision, options.power_mode
+    head = _time(side, cut, halves.head, *settings)
+    if halves.last is None or isinstance(side, MeasuredSide):  # which has timed both parts as one
+        return head
+    return costs.one_after_other(head, _time(side, cut, halves.last, *settings))
+
+
 def _time(
-    side: Side, cut: CutPoint, half: ModelProto, *, precision: str, mode: str | None = None
+    side: Side, cut: CutPoint, half: ModelProto, precision: str, mode: str | None = None
 ) -> tuple[Measurement, float]:
     """How long a half takes, and how busy it keeps a simulated device."""
     if isinstance(side, MeasuredSide):

@@ -25,19 +25,26 @@ the first is let pass, as long as it is below the second over the tensor's large
 tail that answers nothing is thus never taken for one that answers little."""
 
 
-def run_halves(head: Session, tail: Session, feeds: Mapping[str, Array]) -> list[Array]:
-    """The results of a cut model, in the order of the tail's outputs.
+def run_halves(
+    head: Session, tail: Session, feeds: Mapping[str, Array], last: Session | None = None
+) -> list[Array]:
+    """The results of a cut model, in the order of the outputs of whatever gives them.
 
     Args:
         head: The head's session.
         tail: The tail's session; its inputs are the head's outputs, by name.
         feeds: The model's inputs.
+        last: The last part's, where there is a second cut; it takes outputs of both.
 
     Returns:
         The results.
     """
     sent = head.run(feeds)
-    return list(tail.run({spec.name: sent[spec.name] for spec in tail.inputs}).values())
+    given = tail.run({spec.name: sent[spec.name] for spec in tail.inputs})
+    if last is not None:
+        both = {**sent, **given}
+        given = last.run({spec.name: both[spec.name] for spec in last.inputs})
+    return list(given.values())
 
 
 def compare(expected: Sequence[Array], got: Sequence[Array], images: int) -> Verification:

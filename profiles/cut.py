@@ -63,8 +63,29 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class LastPart:
+    """What the last part of a model takes: behind a second cut, the edge computes it again.
+
+    Attributes:
+        returned: The tensors that the cloud sends back.
+        held: Those that the edge made itself before the first cut, and keeps.
+    """
+
+    returned: tuple[TensorSpec, ...]
+    held: tuple[TensorSpec, ...] = ()
+
+    @property
+    def downlink_bytes(self) -> int:
+        """What comes back for one input."""
+        return sum(tensor.bytes for tensor in self.returned)
+
+
+@dataclass(frozen=True)
 class CutPoint:
     """A downset of the traced graph, and its boundary.
+
+    With a second cut, the tensors are those that the cloud needs, and whatever is told of the head
+    is told of all that the edge computes: the head and the last part.
 
     Attributes:
         name: The module that ends here, as engineers know it: ``layer2.0``; or one of the two ends.
@@ -76,7 +97,8 @@ class CutPoint:
         head_parameters: Parameters that the head holds.
         head_peak_activation_bytes: The most memory that the head's activations occupy at once, in
             the order of execution, in float32 before any precision is chosen.
-        nodes: How many nodes of the traced graph lie in the head.
+        nodes: How many nodes of the traced graph lie in the head, before the first cut.
+        last: What comes back to the edge at the second cut; None where the result does.
     """
 
     name: str
@@ -88,6 +110,7 @@ class CutPoint:
     head_parameters: int = 0
     head_peak_activation_bytes: int = 0
     nodes: int = 0
+    last: LastPart | None = None
 
     @property
     def is_end(self) -> bool:
