@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from splitdeploy.partitioner.deployed import deployed_halves
 from splitdeploy.partitioner.exposure import Subjects, expose_cuts, load_subjects
 from splitdeploy.partitioner.left_out import left_out
 from splitdeploy.partitioner.models import load_model
-from splitdeploy.partitioner.optimal import find_optima, setting_of, told_of
+from splitdeploy.partitioner.optimal import Optimum, find_optima, setting_of, told_of
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.places import find_places, is_remote
 from splitdeploy.partitioner.plan import Plan, asks_for_optimal, make_plan, model_graph
@@ -40,6 +40,75 @@ from splitdeploy.profiles.store import write_atomically, write_cuts_csv, write_r
 
 _RESERVE_S = 4.0
 """Seconds kept for the recommendation, the bundle and the page."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that is ready for its first cut.
+
+    Attributes:
+        plan: The model, its cuts and its export.
+        optima: The best cuts of all downsets; None where they were not asked for.
+        subjects: What leakage is measured on; None without leakage.
+        state: Where finished rows are kept.
+    """
+
+    plan: Plan
+    optima: Sequence[Optimum] | None
+    subjects: Subjects | None
+    state: State
+
+
+@contextmanager
+def begun(options: ProfileOptions, out: Path, reporter: Reporter) -> Iterator[Begun]:
+    """Make everything that a run needs before its first cut, and hold its folder.
+
+    Args:
+        options: What is asked for.
+        out: The run folder; made once the model, the cuts and the pictures are known to be good.
+        reporter: Told as it goes.
+
+    Yields:
+        It, for as long as the work lasts.
+
+    Raises:
+        OutputError: The run folder cannot be made.
+        UsageError: The options cannot be meant.
+    """  # noqa: DOC502
+    check_options(options)
+    setting = setting_of(options) if asks_for_optimal(options.cuts) else None
+    check_writable(out)
+    check_replaceable(out / "bundle")
+    if is_remote(options.device):
+        reporter.stage("reaching the device", 1)
+        with reach(options.device, options.remote):
+            reporter.advance()
+    with _workspace() as folder, whole_or_nothing(out), ExitStack() as held:
+        reporter.stage("loading, tracing, exporting", 2)
+        model = load_model(
+            options.model,
+            weights=options.weights,
+            input_shape=options.input_shape,
+            seed=options.seed,
+        )
+        reporter.advance()
+        optima = None if setting is None else find_optima(model, model_graph(model), setting)
+        plan = make_plan(
+            model,
+            cuts=options.cuts,
+            precision=options.precision,
+            images=options.images,
+            image_count=options.image_count,
+            seed=options.seed,
+            folder=folder,
+            labels=options.labels,
+            optimal=None if optima is None else [optimum.cut for optimum in optima],
+        )
+        privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
+        check_figures(options, leakage=privacy)
+        subjects = load_subjects(plan, options) if privacy else None
+        held.enter_context(alone_in(out / STATE_FOLDER))
+        yield Begun(plan, optima, subjects, _open_run(out, plan, options, subjects))
 
 
 def profile(
@@ -68,42 +137,10 @@ def profile(
         OutputError: The run folder cannot be made.
         UsageError: The options cannot be meant.
     """  # noqa: DOC502
-    ends_at = (started or time.perf_counter()) + options.budget_s - _RESERVE_S
+    ends_at = budget_end(options, started)
     told = reporter or Silent()
-    check_options(options)
-    setting = setting_of(options) if asks_for_optimal(options.cuts) else None
-    check_writable(out)
-    check_replaceable(out / "bundle")
-    if is_remote(options.device):
-        told.stage("reaching the device", 1)
-        with reach(options.device, options.remote):
-            told.advance()
-    with _workspace() as folder, whole_or_nothing(out), ExitStack() as held:
-        told.stage("loading, tracing, exporting", 2)
-        model = load_model(
-            options.model,
-            weights=options.weights,
-            input_shape=options.input_shape,
-            seed=options.seed,
-        )
-        told.advance()
-        optima = None if setting is None else find_optima(model, model_graph(model), setting)
-        plan = make_plan(
-            model,
-            cuts=options.cuts,
-            precision=options.precision,
-            images=options.images,
-            image_count=options.image_count,
-            seed=options.seed,
-            folder=folder,
-            labels=options.labels,
-            optimal=None if optima is None else [optimum.cut for optimum in optima],
-        )
-        privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
-        check_figures(options, leakage=privacy)
-        subjects = load_subjects(plan, options) if privacy else None
-        held.enter_context(alone_in(out / STATE_FOLDER))
-        state = _open_run(out, plan, options, subjects)
+    with begun(options, out, told) as run:
+        plan, optima, subjects, state = run.plan, run.optima, run.subjects, run.state
         rows = verify_cuts(plan, told, state)
         places = find_places(plan, rows, options, state, told)
         rows = price_cuts(plan, rows, places, options, told)
@@ -114,6 +151,19 @@ def profile(
             report = _exposed(plan, report, options, subjects, state, out, ends_at, told)
         told.stage("recommending and drawing", 3)
         return _finish(plan, report, options, out, told)
+
+
+def budget_end(options: ProfileOptions, started: float | None) -> float:
+    """When leakage and attacks must be done.
+
+    Args:
+        options: With the budget.
+        started: When it began to run, by ``time.perf_counter``; now, where None.
+
+    Returns:
+        By the same clock.
+    """
+    return (started or time.perf_counter()) + options.budget_s - _RESERVE_S
 
 
 def _exposed(
