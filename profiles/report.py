@@ -12,6 +12,7 @@ from typing import Any
 
 from splitdeploy.profiles.bandwidth_trace import TraceOutcome
 from splitdeploy.profiles.certainty import Certainty
+from splitdeploy.profiles.codec_record import CodecRecord
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.figure import Figure
 from splitdeploy.profiles.measurement import Measurement, Source
@@ -182,11 +183,17 @@ class Baseline:
     mse: float
 
 
+def row_name(cut: str, precision: str | None) -> str:
+    """The name of a row: ``layer2.1``, or ``layer2.1@int8`` where several precisions are there."""
+    return cut if precision is None else f"{cut}@{precision}"
+
+
 @dataclass(frozen=True)
 class CutReport:
     """Everything that is known of one cut. A failed one keeps its row, with ``error`` set.
 
-    ``attack_notes`` say which attacks were not run, and why.
+    ``attack_notes`` say which attacks were not run, and why. ``precision`` and ``run``, the folder,
+    are told where the rows of several runs stand in one report.
     """
 
     cut: CutPoint
@@ -202,11 +209,14 @@ class CutReport:
     violations: tuple[str, ...] = ()
     error: str | None = None
     attack_notes: tuple[str, ...] = ()
+    codec_loss: CodecRecord | None = None
+    precision: str | None = None
+    run: str | None = None
 
     @property
     def name(self) -> str:
-        """The cut's name."""
-        return self.cut.name
+        """The cut's name; with the precision behind it where several are compared."""
+        return row_name(self.cut.name, self.precision)
 
     @property
     def strongest_attack(self) -> AttackRecord | None:
@@ -224,6 +234,7 @@ class Constraints:
         max_edge_memory_bytes: On what the head occupies on the device.
         max_ssim: On the SSIM of the strongest attack that was run.
         max_fsinfo: On ``LeakageRecord.fsinfo``.
+        min_agreement: The least share of pictures that keep their class with the codec.
         confidence: With which probability each limit has to hold under the stated errors; None
             where the central figures have to hold it.
     """
@@ -234,6 +245,7 @@ class Constraints:
     max_ssim: float | None = None
     max_fsinfo: float | None = None
     confidence: float | None = None
+    min_agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -259,7 +271,7 @@ class Recommendation:
     """The pick, why, and how far it holds.
 
     Attributes:
-        cut: Its name.
+        cut: The name of its row.
         why: The reasons, one sentence each.
         warnings: What the pick rests on that should not be relied on.
         runner_up: The second best, or None.
@@ -268,6 +280,8 @@ class Recommendation:
         objective: The name of the objective.
         certainty: How sure the pick is under the errors of its figures; None in reports of before.
         trace: What a bandwidth trace makes of every cut; None without one.
+        precision: Of the pick, where several were compared.
+        run: The run folder that the pick is from, where several were compared.
     """
 
     cut: str
@@ -278,6 +292,8 @@ class Recommendation:
     objective: str = "balanced"
     certainty: Certainty | None = None
     trace: TraceOutcome | None = None
+    precision: str | None = None
+    run: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ A report that was edited by hand may have the right types and still contradict i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from splitdeploy.profiles.document import Node
@@ -60,7 +61,9 @@ def _named(root: Node) -> Iterator[Node]:
     recommendation = root.get("recommendation")
     if recommendation is None:
         return
-    yield recommendation["cut"]
+    precision = recommendation.get("precision")
+    cut = recommendation["cut"]
+    yield cut if precision is None else replace(cut, value=f"{cut.text()}@{precision.text()}")
     runner_up, trace = recommendation.get("runner_up"), recommendation.get("trace")
     if runner_up is not None:
         yield runner_up

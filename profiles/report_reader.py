@@ -6,6 +6,7 @@ from typing import cast, get_args
 
 from splitdeploy.profiles.bandwidth_trace import outcome_from_json
 from splitdeploy.profiles.certainty import certainty_from_json
+from splitdeploy.profiles.codec_record import codec_from_json
 from splitdeploy.profiles.cut import CutPoint, TensorSpec, item_bytes
 from splitdeploy.profiles.document import Node
 from splitdeploy.profiles.errors import ReportError
@@ -28,6 +29,7 @@ from splitdeploy.profiles.report import (
     StageLatency,
     SweepReport,
     Verification,
+    row_name,
 )
 
 
@@ -169,6 +171,7 @@ def _constraints(node: Node) -> Constraints:
         max_ssim=_optional_number(node, "max_ssim"),
         max_fsinfo=_optional_number(node, "max_fsinfo"),
         confidence=_optional_number(node, "confidence"),
+        min_agreement=_optional_number(node, "min_agreement"),
     )
 
 
@@ -183,8 +186,9 @@ def _objective(node: Node) -> Objective:
 
 def _recommendation(node: Node) -> Recommendation:
     stable, trace = node.get("stable_while"), node.get("trace")
+    precision = _optional_text(node, "precision")
     return Recommendation(
-        cut=node["cut"].text(),
+        cut=row_name(node["cut"].text(), precision),
         why=_texts(node["why"]),
         warnings=_optional_texts(node, "warnings"),
         runner_up=_optional_text(node, "runner_up"),
@@ -192,6 +196,8 @@ def _recommendation(node: Node) -> Recommendation:
         objective=_optional_text(node, "objective") or "balanced",
         certainty=certainty_from_json(node) if node.get("candidates") else None,
         trace=outcome_from_json(trace) if trace else None,
+        precision=precision,
+        run=_optional_text(node, "run"),
     )
 
 
@@ -220,10 +226,11 @@ def _interval(node: Node) -> tuple[float, float | None]:
 def _cut(node: Node) -> CutReport:
     verified, latency = node.get("verified"), node.get("latency_s")
     energy, leakage = node.get("energy_j"), node.get("leakage")
-    baseline = node.get("baseline")
+    baseline, codec = node.get("baseline"), node.get("codec_loss")
+    precision = _optional_text(node, "precision")
     return CutReport(
         cut=CutPoint(
-            name=node["name"].text(),
+            name=node["name"].text().removesuffix(row_name("", precision)),
             index=node["index"].integer(),
             tensors=tuple(_tensor(tensor) for tensor in node["tensors"]),
             payload_bytes=node["payload_bytes"].integer(),
@@ -245,6 +252,9 @@ def _cut(node: Node) -> CutReport:
         violations=_texts(node["violations"]),
         error=_optional_text(node, "error"),
         attack_notes=_optional_texts(node, "attack_notes"),
+        codec_loss=codec_from_json(codec) if codec else None,
+        precision=precision,
+        run=_optional_text(node, "run"),
     )
 
 

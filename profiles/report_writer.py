@@ -7,6 +7,7 @@ from typing import Any
 
 from splitdeploy.profiles.bandwidth_trace import outcome_to_json
 from splitdeploy.profiles.certainty import certainty_to_json
+from splitdeploy.profiles.codec_record import codec_to_json
 from splitdeploy.profiles.cut import TensorSpec
 from splitdeploy.profiles.figure import figure_to_json
 from splitdeploy.profiles.measurement import Measurement
@@ -21,6 +22,7 @@ from splitdeploy.profiles.report import (
     PlaceInfo,
     Recommendation,
     SweepReport,
+    row_name,
 )
 from splitdeploy.profiles.throughput import throughput_per_s
 
@@ -76,9 +78,14 @@ def recommendation_to_json(recommendation: Recommendation) -> dict[str, Any]:
     Returns:
         Its document.
     """
-    certainty, trace = recommendation.certainty, recommendation.trace
+    certainty, trace, precision = (
+        recommendation.certainty, recommendation.trace, recommendation.precision,
+    )  # fmt: skip
+    cut = recommendation.cut
+    together = {"precision": precision, "run": recommendation.run}
     return {
-        "cut": recommendation.cut,
+        "cut": cut if precision is None else cut.removesuffix(row_name("", precision)),
+        **({} if precision is None else together),
         "objective": recommendation.objective,
         "why": list(recommendation.why),
         "warnings": list(recommendation.warnings),
@@ -151,6 +158,8 @@ def row_to_json(row: CutReport) -> dict[str, Any]:
         "feasible": row.feasible,
         "violations": list(row.violations),
         "error": row.error,
+        "codec_loss": row.codec_loss and codec_to_json(row.codec_loss),
+        **({} if row.precision is None else {"precision": row.precision, "run": row.run}),
     }
 
 
