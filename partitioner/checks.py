@@ -40,6 +40,11 @@ def check_options(options: ProfileOptions) -> None:
             "expected a budget, a count of images and inferences a second above zero, got "
             f"{options.budget_s} s, {options.image_count} and {options.fps}"
         )
+    if options.switch_cost_s < 0 or options.trace == ():
+        raise UsageError(
+            "expected a trace of at least one sample and a switch cost of zero or more, got "
+            f"{options.trace} and {options.switch_cost_s} s"
+        )
     if options.queries < 1:
         raise UsageError(f"expected at least 1 query, got {options.queries}")
     if options.labels is not None and options.images is None:

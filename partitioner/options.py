@@ -7,6 +7,7 @@ from pathlib import Path
 
 from splitdeploy.partitioner.lent import Lent
 from splitdeploy.partitioner.remote.options import RemoteOptions
+from splitdeploy.profiles.bandwidth_trace import TraceSample
 from splitdeploy.profiles.network import NETWORKS, NetworkProfile
 from splitdeploy.profiles.report import Constraints, Objective
 
@@ -33,9 +34,12 @@ class ProfileOptions:
         privacy: Whether leakage is measured and attacks are run.
         noise: What the smashed data carries: a precision, ``snr:DB`` or ``sigma:VALUE``.
         queries: How often each picture is sent, with fresh noise: its information counts so often.
-        fps: Inferences a second of a stream; None where there is none.
+        fps: Inferences a second of a stream; None where there is none. A schedule over a trace
+            has one a second then.
         constraints: Hard limits.
         objective: What to minimise.
+        trace: The link over time, for whose medians the decision is made; None for ``network``.
+        switch_cost_s: What a change of the cut costs in a schedule over the trace.
         lent: What the attacker has of his own: pictures, a generator.
         seed: Of everything random.
         remote: How a device behind ssh is reached.
@@ -61,6 +65,8 @@ class ProfileOptions:
     fps: float | None = None
     constraints: Constraints = Constraints()
     objective: Objective = Objective()
+    trace: tuple[TraceSample, ...] | None = None
+    switch_cost_s: float = 0.0
     lent: Lent = Lent()
     remote: RemoteOptions = RemoteOptions()
     seed: int = 0

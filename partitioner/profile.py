@@ -27,6 +27,7 @@ from splitdeploy.partitioner.recommend import judge, recommend
 from splitdeploy.partitioner.remote.reach import reach
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.run_folder import check_writable, whole_or_nothing
+from splitdeploy.partitioner.schedule import network_of_trace
 from splitdeploy.partitioner.source import source_to_json
 from splitdeploy.partitioner.state import STATE_FOLDER, State, alone_in
 from splitdeploy.partitioner.strong_attacks import STRONG_SHARE, strengthen
@@ -47,12 +48,14 @@ class Begun:
     """A run that is ready for its first cut.
 
     Attributes:
+        options: What is asked for; the network is the middle of a trace where there is one.
         plan: The model, its cuts and its export.
         optima: The best cuts of all downsets; None where they were not asked for.
         subjects: What leakage is measured on; None without leakage.
         state: Where finished rows are kept.
     """
 
+    options: ProfileOptions
     plan: Plan
     optima: Sequence[Optimum] | None
     subjects: Subjects | None
@@ -76,6 +79,8 @@ def begun(options: ProfileOptions, out: Path, reporter: Reporter) -> Iterator[Be
         UsageError: The options cannot be meant.
     """  # noqa: DOC502
     check_options(options)
+    if options.trace is not None:
+        options = replace(options, network=network_of_trace(options.trace, options.network))
     setting = setting_of(options) if asks_for_optimal(options.cuts) else None
     check_writable(out)
     check_replaceable(out / "bundle")
@@ -108,7 +113,8 @@ def begun(options: ProfileOptions, out: Path, reporter: Reporter) -> Iterator[Be
         check_figures(options, leakage=privacy)
         subjects = load_subjects(plan, options) if privacy else None
         held.enter_context(alone_in(out / STATE_FOLDER))
-        yield Begun(plan, optima, subjects, _open_run(out, plan, options, subjects))
+        state = _open_run(out, plan, options, subjects)
+        yield Begun(options, plan, optima, subjects, state)
 
 
 def profile(
@@ -140,7 +146,8 @@ def profile(
     ends_at = budget_end(options, started)
     told = reporter or Silent()
     with begun(options, out, told) as run:
-        plan, optima, subjects, state = run.plan, run.optima, run.subjects, run.state
+        options, plan, optima = run.options, run.plan, run.optima
+        subjects, state = run.subjects, run.state
         rows = verify_cuts(plan, told, state)
         places = find_places(plan, rows, options, state, told)
         rows = price_cuts(plan, rows, places, options, told)
@@ -219,10 +226,22 @@ def _finish(
     """Recommend, and write everything; without a feasible cut the report says so."""
     infeasible: InfeasibleError | None = None
     try:
-        report = recommend(report, constraints=options.constraints, objective=options.objective)
+        report = recommend(
+            report,
+            constraints=options.constraints,
+            objective=options.objective,
+            trace=options.trace,
+            switch_cost_s=options.switch_cost_s,
+            requests_per_s=options.fps or 1.0,
+        )
     except InfeasibleError as error:
         infeasible = error
-        report = judge(report, constraints=options.constraints, objective=options.objective)
+        report = judge(
+            report,
+            constraints=options.constraints,
+            objective=options.objective,
+            trace=options.trace,
+        )
     told.advance()
     write_run(report, out)
     told.advance()

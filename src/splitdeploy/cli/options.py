@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from splitdeploy.profiles.errors import UsageError
-from splitdeploy.profiles.network import NETWORKS, NetworkProfile, find_network
-from splitdeploy.profiles.report import Constraints, Objective
-from splitdeploy.profiles.units import (
-    parse_energy_j,
-    parse_rate_bps,
-    parse_size_bytes,
-    parse_time_s,
-)
 
 if TYPE_CHECKING:
     from splitdeploy.partitioner.lent import Lent
@@ -25,10 +16,17 @@ if TYPE_CHECKING:
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-OBJECTIVES = ("latency", "energy", "leakage", "balanced", "throughput")
 
+def all_of(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
+    """Several options as one decorator.
 
-def _all(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
+    Args:
+        *options: In the order in which the help tells them.
+
+    Returns:
+        The decorator.
+    """
+
     def decorate(function: _Function) -> _Function:
         for option in reversed(options):
             function = option(function)
@@ -37,49 +35,21 @@ def _all(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _F
     return decorate
 
 
-network_options = _all(
-    click.option("--network", metavar="NAME", help=f"One of {', '.join(NETWORKS)}; default wifi."),
-    click.option("--uplink", metavar="RATE", help="Bits per second to the cloud, such as 10mbit."),
-    click.option("--downlink", metavar="RATE", help="Bits per second from the cloud."),
-    click.option("--rtt", metavar="TIME", help="Round trip of a small message, such as 20ms."),
-    click.option("--uplink-spread", type=click.FloatRange(0), metavar="SHARE",
-                 help="How far the rates vary, as a share: 0.3; default: usual of the radio."),
-)  # fmt: skip
-
-decision_options = _all(
-    click.option("--max-latency", metavar="TIME", help="Of the total, such as 30ms."),
-    click.option("--max-energy", metavar="ENERGY", help="Of the device an inference, as 200mJ."),
-    click.option("--max-edge-memory", metavar="SIZE", help="Of the head, such as 512MB."),
-    click.option("--max-ssim", type=float, help="Of the strongest attack's reconstructions."),
-    click.option("--max-fsinfo", type=float, help="FSInfo in nats per input element."),
-    click.option("--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-                 metavar="P", help="Each limit has to hold with this probability, such as 0.95; "
-                 "default: the median has to."),
-    click.option("--objective", metavar="NAME", default="balanced", show_default=True,
-                 help=f"What to minimise: {', '.join(OBJECTIVES)}."),
-    click.option("--weight-latency", type=float, default=1.0, show_default=True,
-                 help="Of latency in balanced."),
-    click.option("--weight-energy", type=float, default=1.0, show_default=True,
-                 help="Of energy in balanced."),
-    click.option("--weight-leakage", type=float, default=1.0, show_default=True,
-                 help="Of leakage in balanced."),
-)  # fmt: skip
-
-model_options = _all(
+model_options = all_of(
     click.option("--weights", metavar="auto|none|FILE", default="auto", show_default=True,
                  help="Pretrained where they can be had, random, or a state dict."),
     click.option("--input-shape", metavar="CxHxW", help="Of one input; default: the model's own."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of all randomness."),
 )  # fmt: skip
 
-image_options = _all(
+image_options = all_of(
     click.option("--images", metavar="DIR|photos", default="photos", show_default=True,
                  help="Pictures to verify on and to attack."),
     click.option("--image-count", type=click.IntRange(1), default=4, show_default=True,
                  help="How many of them."),
 )  # fmt: skip
 
-head_options = _all(
+head_options = all_of(
     click.option("--head-precision", multiple=True, metavar="NAME",
                  help="Also a head that computes in fp16 or int8, for engines; may be repeated."),
     click.option("--few-images", is_flag=True,
@@ -91,7 +61,7 @@ labels_option = click.option(
     help="Columns file,label: classes of the pictures in --images.",
 )  # fmt: skip
 
-arsenal_options = _all(
+arsenal_options = all_of(
     click.option("--aux-images", metavar="DIR", type=click.Path(path_type=Path),
                  help="Pictures of the attacker's own; a sub-folder a class gives them labels."),
     click.option("--aux-labels", metavar="FILE.csv", type=click.Path(path_type=Path),
@@ -102,7 +72,7 @@ arsenal_options = _all(
                  help="The attacker's generator of pictures."),
 )  # fmt: skip
 
-remote_options = _all(
+remote_options = all_of(
     click.option("--remote-python", metavar="PATH", default="python3", show_default=True,
                  help="The Python on the device that has splitdeploy."),
     click.option("--remote-dir", metavar="DIR", default="~/.local/share/splitdeploy",
@@ -116,39 +86,10 @@ format_option = click.option(
     show_default=True, help="What goes to standard output.",
 )  # fmt: skip
 
-verbosity_options = _all(
+verbosity_options = all_of(
     click.option("-v", "--verbose", count=True, help="Show tracebacks."),
     click.option("-q", "--quiet", is_flag=True, help="No progress."),
 )
-
-
-def given_network(given: Mapping[str, Any]) -> NetworkProfile | None:
-    """The network that ``network_options`` describe; None where none of them was given."""
-    network, uplink, downlink, rtt = (
-        given[name] for name in ("network", "uplink", "downlink", "rtt")
-    )
-    if network is None and uplink is None and downlink is None and rtt is None:
-        return None
-    base = find_network(network or "wifi")
-    if uplink is None and downlink is None and rtt is None:
-        return base
-    uplink_bps = parse_rate_bps(uplink) if uplink else base.uplink_bps
-    # Who gives the uplink alone has no slower a link the other way.
-    downlink_bps = parse_rate_bps(downlink) if downlink else max(base.downlink_bps, uplink_bps)
-    return replace(
-        base,
-        name=base.name if network else "custom",
-        uplink_bps=uplink_bps,
-        downlink_bps=downlink_bps,
-        rtt_s=parse_time_s(rtt, zero=True) if rtt else base.rtt_s,
-        source="given",
-    )
-
-
-def with_spread(network: NetworkProfile, given: Mapping[str, Any]) -> NetworkProfile:
-    """The network with the spread of its rates, where ``network_options`` give one."""
-    spread = given["uplink_spread"]
-    return network if spread is None else replace(network, uplink_spread=spread)
 
 
 def add_heads(bundle: Path, given: Mapping[str, Any], reporter: Reporter) -> list[str]:
@@ -175,30 +116,6 @@ def add_heads(bundle: Path, given: Mapping[str, Any], reporter: Reporter) -> lis
         reporter=reporter,
     )
     return [variant.told() for variant in made]
-
-
-def given_constraints(given: Mapping[str, Any]) -> Constraints:
-    """The constraints that ``decision_options`` describe."""
-    latency, energy = given["max_latency"], given["max_energy"]
-    memory = given["max_edge_memory"]
-    return Constraints(
-        max_latency_s=parse_time_s(latency) if latency else None,
-        max_energy_j=parse_energy_j(energy) if energy else None,
-        max_edge_memory_bytes=parse_size_bytes(memory) if memory else None,
-        max_ssim=given["max_ssim"],
-        max_fsinfo=given["max_fsinfo"],
-        confidence=given["confidence"],
-    )
-
-
-def given_objective(given: Mapping[str, Any]) -> Objective:
-    """The objective that ``decision_options`` describe."""
-    return Objective(
-        given["objective"],
-        given["weight_latency"],
-        given["weight_energy"],
-        given["weight_leakage"],
-    )
 
 
 def given_images(images: str) -> Path | None:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from splitdeploy.cli import options as shared
+from splitdeploy.cli.question import given_question, question_options
 from splitdeploy.profiles.cut import PRECISIONS
 from splitdeploy.profiles.device import find_device
 from splitdeploy.profiles.errors import UnknownNameError
@@ -85,8 +86,7 @@ from splitdeploy.profiles.units import parse_time_s
 @shared.labels_option
 @shared.arsenal_options
 @shared.remote_options
-@shared.network_options
-@shared.decision_options
+@question_options
 @shared.format_option
 @shared.verbosity_options
 def command(**given: Any) -> None:
@@ -139,10 +139,8 @@ def read_settings(given: dict[str, Any]) -> tuple[Any, Path]:
             find_device(name)
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
-    network = shared.given_network(given)
     budget_s = parse_time_s(given["budget"])
-    constraints = shared.given_constraints(given)
-    objective = shared.given_objective(given)
+    question = given_question(given)
     out = given["out"] or _default_out(given["model"], device)
 
     from splitdeploy.partitioner.models import parse_shape
@@ -155,7 +153,7 @@ def read_settings(given: dict[str, Any]) -> tuple[Any, Path]:
         cloud=given["cloud"],
         precision=precision,
         power_mode=given["power_mode"],
-        network=shared.with_spread(network or find_network("wifi"), given),
+        network=question.network_or(find_network("wifi")),
         cuts=given["cuts"],
         weights=given["weights"],
         input_shape=parse_shape(given["input_shape"]) if given["input_shape"] else None,
@@ -167,8 +165,10 @@ def read_settings(given: dict[str, Any]) -> tuple[Any, Path]:
         noise=given["noise"],
         queries=given["queries"],
         fps=given["fps"],
-        constraints=constraints,
-        objective=objective,
+        constraints=question.constraints,
+        objective=question.objective,
+        trace=question.trace,
+        switch_cost_s=question.switch_cost_s,
         lent=shared.given_arsenal(given),
         remote=RemoteOptions(given["remote_python"], given["remote_dir"], given["ssh_config"]),
         seed=given["seed"],
