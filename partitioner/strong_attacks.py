@@ -129,9 +129,10 @@ def _fits(threat: ThreatModel, arsenal: Arsenal) -> bool:
 
 def _by_importance(report: SweepReport, options: ProfileOptions) -> list[int]:
     """The cuts that stand: the pick, then the others of the Pareto set, then the rest."""
-    judged = judge(report, constraints=options.constraints, objective=options.objective)
+    limits, objective, trace = options.constraints, options.objective, options.trace
+    judged = judge(report, constraints=limits, objective=objective, trace=trace)
     table = table_of(judged)
-    ranked = [f.name for f in rank(judged, table, options.constraints, options.objective)]
+    ranked = [f.name for f in rank(judged, table, limits, objective, trace)]
     names = [row.name for row in report.cuts]
     first = [*ranked[:1], *(n for n in ranked if n in judged.pareto), *ranked, *names]
     return [
