@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,11 +88,15 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_sshd(folder: Path, **environment: str) -> Iterator[Sshd]:
+def running_sshd(
+    folder: Path, *, host: str = HOST, within: Sequence[str] = (), **environment: str
+) -> Iterator[Sshd]:
     """A server as the user that runs the test, whose home on the "device" is an empty folder.
 
     Args:
         folder: For its keys, its log, and ``home``.
+        host: Where it listens.
+        within: What it is run by, such as ``ip netns exec NAME``.
         environment: What commands get besides: ``PATH``.
     """
     program = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/sbin")
@@ -103,12 +107,12 @@ def running_sshd(folder: Path, **environment: str) -> Iterator[Sshd]:
     host_key, key = make_key(folder / "host_key"), make_key(folder / "key")
     (folder / "authorized_keys").write_text(key)
     port = free_port()
-    (folder / "known_hosts").write_text(f"[{HOST}]:{port} {host_key}")
+    (folder / "known_hosts").write_text(f"[{host}]:{port} {host_key}")
     (folder / "home").mkdir()
     set_to = {"HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", **environment}
     config = folder / "sshd_config"
     config.write_text(
-        f"ListenAddress {HOST}\nPort {port}\nHostKey {folder}/host_key\nPidFile none\n"
+        f"ListenAddress {host}\nPort {port}\nHostKey {folder}/host_key\nPidFile none\n"
         f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\n"
         "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
         + f"SetEnv {' '.join(f'{key}={value}' for key, value in set_to.items())}\n"
@@ -116,22 +120,22 @@ def running_sshd(folder: Path, **environment: str) -> Iterator[Sshd]:
     if program == "/usr/sbin/sshd":
         Path("/run/sshd").mkdir(exist_ok=True)
     with (folder / "sshd.log").open("wb") as log:
-        command = [program, "-D", "-e", "-f", str(config)]
+        command = [*within, program, "-D", "-e", "-f", str(config)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        wait_for(port, process, folder / "sshd.log")
-        url = f"ssh://{getpass.getuser()}@{HOST}:{port}"
+        wait_for(process, folder / "sshd.log")
+        url = f"ssh://{getpass.getuser()}@{host}:{port}"
         yield Sshd(url, write_config(folder, "ssh_config", {}), folder, process)
     finally:
         process.terminate()
         process.wait(10)
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(100):
+def wait_for(process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(200):
         if process.poll() is not None:
             pytest.skip(f"sshd does not start here: {log.read_text()[-300:]}")
-        with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1.0):
+        if "Server listening on" in log.read_text():
             return
         time.sleep(0.05)
-    raise AssertionError(f"sshd does not listen on port {port}")
+    raise AssertionError(f"sshd does not listen: {log.read_text()[-300:]}")
