@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import splitdeploy
+from command_line import MODEL, SMALL, splitdeploy
 from factories import make_report, only
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from splitdeploy.cli.sweep import plan_file
+from splitdeploy.partitioner.checks import check_options
+from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.rebase import with_network
 from splitdeploy.partitioner.recommend import recommend
 from splitdeploy.partitioner.schedule import (
@@ -231,6 +235,61 @@ def test_what_contradicts_a_trace_or_needs_one_is_refused(tmp_path: Path) -> Non
         shown = splitdeploy("recommend", tmp_path, *options)
         assert (shown.code, shown.out) == (2, "")
         assert message in shown.err
+
+
+DRIVE = "time_s,uplink_bps\n0,40e6\n10,6e6\n30,2e5\n34,9e6\n"
+
+
+def test_profile_decides_over_a_trace_as_recommend_does(tmp_path: Path) -> None:
+    trace = ("--trace", written(tmp_path, DRIVE), "--switch-cost", "3ms", "--fps", "20")
+    command = ("profile", MODEL, *SMALL, "--no-privacy", "-q", "--device", "jetson-nano",
+               "--network", "lte", "--max-latency", "400ms", "--confidence", "0.5")  # fmt: skip
+    shown = splitdeploy(*command, *trace, "--out", tmp_path / "driven", "--format", "json")
+    assert shown.code == 0, shown.err
+    found = json.loads(shown.out)
+    check_schema(found)
+    assert (found["network"]["name"], found["network"]["uplink_bps"]) == ("trace", 6e6)
+    drive = found["recommendation"]["trace"]
+    assert (drive["samples"], drive["requests_per_s"], drive["switch_cost_s"]) == (4, 20, 0.003)
+    # What recommend makes of a run over the plain network is the same, to rounding.
+    assert splitdeploy(*command, "--out", tmp_path / "plain").code == 0
+    limits = ("--max-latency", "400ms", "--confidence", "0.5", "--network", "lte")
+    anew = splitdeploy("recommend", tmp_path / "plain", *limits, *trace, "--format", "json")
+    expected = json.loads(anew.out)
+    assert expected["cut"] == found["recommendation"]["cut"]
+    assert expected["trace"]["schedule"] == drive["schedule"]
+    assert expected["trace"]["schedule_mean_latency_s"] == pytest.approx(
+        drive["schedule_mean_latency_s"], rel=1e-9
+    )
+
+
+def test_what_contradicts_a_trace_in_profile_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, DRIVE)
+    for options, message in (
+        (("--trace", path, "--uplink", "1mbit"), "expected no --uplink here, got 1mbit: a trace"),
+        (("--switch-cost", "1s"), "expected no --switch-cost here, got 1s: it needs a --trace"),
+        (("--trace", path, "--switch-cost", "soon"), "expected a time with a unit"),
+        (("--trace", tmp_path / "no.csv"), "cannot read the trace .*No such file"),
+    ):
+        shown = splitdeploy("profile", MODEL, *SMALL, "--out", tmp_path / "run", *options)
+        assert (shown.code, shown.out) == (2, "")
+        assert re.search(message, shown.err) and not (tmp_path / "run").exists()
+    for wrong in (ProfileOptions("m", trace=()), ProfileOptions("m", switch_cost_s=-1.0)):
+        with pytest.raises(UsageError, match="expected a trace of at least one sample and"):
+            check_options(wrong)
+
+
+def test_a_trace_stands_in_a_sweep_file(tmp_path: Path) -> None:
+    (tmp_path / "fleet.yaml").write_text(
+        f"models: [resnet18]\nnetworks: [lte, {{trace: {written(tmp_path, DRIVE)}, "
+        "switch-cost: 20ms, fps: 5}]\n"
+    )
+    lte, driven = plan_file(tmp_path / "fleet.yaml")
+    assert lte.options.trace is None
+    assert len(driven.options.trace or ()) == 4 and driven.options.switch_cost_s == 0.02
+    (tmp_path / "fleet.yaml").write_text("models: [resnet18]\nswitch-cost: 20ms\n")
+    with pytest.raises(UsageError, match="run resnet18: expected no --switch-cost here"):
+        plan_file(tmp_path / "fleet.yaml")
 
 
 def test_the_spread_of_the_link_is_given_on_the_command_line(tmp_path: Path) -> None:
