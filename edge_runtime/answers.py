@@ -26,6 +26,7 @@ class RequestTimes:
             does not tell it, which leaves it in ``wire_s``.
         queue_s: How long the request waited in the server for its turn, where the server tells it.
         total_s: From taking the picture until the answer was there, waiting included.
+        last_s: The last part, behind a second cut; None where there is none.
     """
 
     preprocess_s: float = 0.0
@@ -34,6 +35,7 @@ class RequestTimes:
     tail_s: float | None = None
     queue_s: float | None = None
     total_s: float = 0.0
+    last_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ from splitdeploy.profiles.digest import file_sha256
 from splitdeploy.profiles.errors import ReportError
 
 _SCHEMA_VERSION = 1
+
+TWO_CUTS_VERSION = 2
+"""Of a bundle with a last part. Whoever knows one cut alone would take what the tail gives for the
+result; so it has a version that such a reader refuses."""
+
 _MANIFEST = "manifest.json"
 _AGAIN = "export it again"
 
@@ -35,9 +40,12 @@ class Bundle:
         head_inputs: What the head takes beside noise, ``FREE`` where any size will do.
         head_outputs: What it sends, in the order of ``tail_inputs``.
         tail_inputs: What the tail takes.
-        tail_outputs: The model's results.
+        tail_outputs: What the tail gives: the model's results, or with a last part what it takes.
         noise: What a guarded head takes besides, drawn anew for every picture.
         preprocessing: What is done to a picture before the head; None where it takes none.
+        return_at: The second cut, behind which the last part runs on the device; None without one.
+        last_inputs: What the last part takes, of the tail's outputs and of the head's.
+        last_outputs: The model's results, where there is a last part.
     """
 
     folder: Path
@@ -51,6 +59,25 @@ class Bundle:
     tail_outputs: tuple[TensorSpec, ...]
     noise: tuple[NoiseInput, ...]
     preprocessing: Preprocessing | None
+    return_at: str | None = None
+    last_inputs: tuple[TensorSpec, ...] = ()
+    last_outputs: tuple[TensorSpec, ...] = ()
+
+    @property
+    def results(self) -> tuple[TensorSpec, ...]:
+        """The model's results, whatever part gives them."""
+        return self.tail_outputs if self.return_at is None else self.last_outputs
+
+    @property
+    def held(self) -> tuple[TensorSpec, ...]:
+        """What the head gives for the last part alone; it is never sent."""
+        returned = {spec.name for spec in self.tail_outputs}
+        return tuple(spec for spec in self.last_inputs if spec.name not in returned)
+
+    @property
+    def last(self) -> Path:
+        """The last part's graph; only a bundle with ``return_at`` has one."""
+        return self.folder / "last.onnx"
 
     @property
     def head(self) -> Path:
@@ -84,7 +111,11 @@ class Bundle:
 Part = Literal["whole", "edge", "cloud"]
 """What of a bundle a machine has: a device may lack the tail, a server the head."""
 
-_GRAPHS = {"whole": ("head.onnx", "tail.onnx"), "edge": ("head.onnx",), "cloud": ("tail.onnx",)}
+_GRAPHS = {
+    "whole": ("head.onnx", "tail.onnx", "last.onnx"),
+    "edge": ("head.onnx", "last.onnx"),
+    "cloud": ("tail.onnx",),
+}
 
 
 def read_bundle(folder: Path | str, part: Part = "whole") -> Bundle:
@@ -108,7 +139,10 @@ def read_bundle(folder: Path | str, part: Part = "whole") -> Bundle:
         cut, precision = _cut(manifest), str(manifest["precision"])
         noise = noise_inputs(manifest)
         drawn = {entry.name for entry in noise}
-        head, tail = manifest["head"], manifest["tail"]
+        head, tail, last = manifest["head"], manifest["tail"], manifest.get("last")
+        two_cuts = manifest["schema_version"] == TWO_CUTS_VERSION
+        if two_cuts != (last is not None):
+            raise ValueError(f"a last part is of schema_version {TWO_CUTS_VERSION} alone")
         bundle = Bundle(
             folder=folder,
             manifest=manifest,
@@ -121,7 +155,11 @@ def read_bundle(folder: Path | str, part: Part = "whole") -> Bundle:
             tail_outputs=_specs(tail["outputs"]),
             noise=noise,
             preprocessing=_preprocessing(manifest["preprocessing"]),
+            return_at=str(manifest["return_at"]) if two_cuts else None,
+            last_inputs=_specs(last["inputs"]) if two_cuts else (),
+            last_outputs=_specs(last["outputs"]) if two_cuts else (),
         )
+        _check_last(bundle)
         _check_variants(folder, manifest, files)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ReportError(
@@ -133,7 +171,7 @@ def read_bundle(folder: Path | str, part: Part = "whole") -> Bundle:
             f"{folder / _MANIFEST}: expected a precision among {', '.join(PRECISIONS)}, got "
             f"{precision!r}: {_AGAIN}"
         )
-    _check_names(folder, files, part)
+    _check_names(folder, files, part, bundle.return_at is not None)
     for name, digest in files.items():
         if not (folder / name).is_file():
             continue
@@ -157,15 +195,17 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ReportError(f"{path} is damaged ({type(error).__name__}): {_AGAIN}") from error
-    if not isinstance(manifest, dict) or manifest.get("schema_version") != _SCHEMA_VERSION:
-        version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    known = (_SCHEMA_VERSION, TWO_CUTS_VERSION)
+    if not isinstance(manifest, dict) or isinstance(version, bool) or version not in known:
         raise ReportError(
-            f"{path}: expected schema_version {_SCHEMA_VERSION}, got {version!r}: {_AGAIN}"
+            f"{path}: expected schema_version {_SCHEMA_VERSION}, or {TWO_CUTS_VERSION} with a last "
+            f"part, got {version!r}: {_AGAIN}"
         )
     return manifest
 
 
-def _check_names(folder: Path, files: Mapping[str, str], part: Part) -> None:
+def _check_names(folder: Path, files: Mapping[str, str], part: Part, has_last: bool) -> None:
     """What the manifest tells of lies within the folder and is there, and nothing besides."""
     needed = {name for name in files if part == "whole" or _stem(name) in _GRAPHS[part]}
     root = folder.resolve()
@@ -191,9 +231,19 @@ def _check_names(folder: Path, files: Mapping[str, str], part: Part) -> None:
             f"{folder} holds {extra[0]!r}, which its manifest does not tell of: take it away, or "
             f"{_AGAIN}"
         )
-    for graph in ("head.onnx", "tail.onnx"):
+    for graph in ("head.onnx", "tail.onnx", *(["last.onnx"] if has_last else [])):
         if graph not in files:
             raise ReportError(f"{folder / _MANIFEST} does not tell of {graph}: {_AGAIN}")
+
+
+def _check_last(bundle: Bundle) -> None:
+    """The last part takes what the tail gives and what the head keeps, as they are given."""
+    given = {spec.name: spec for spec in (*bundle.head_outputs, *bundle.tail_outputs)}
+    for spec in bundle.last_inputs:
+        if given.get(spec.name) != spec:
+            raise ValueError(
+                f"the last part takes {spec.name!r}, which neither head nor tail gives"
+            )
 
 
 def _check_variants(folder: Path, manifest: Mapping[str, Any], files: Mapping[str, str]) -> None:

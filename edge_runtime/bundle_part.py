@@ -1,4 +1,6 @@
-"""What of a bundle a device needs: the head, and the tail where it is to answer alone too."""
+"""What of a bundle a device needs: the head, the last part where there is one, and the tail where
+it is to answer alone too.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +49,6 @@ def copy_edge_part(bundle: Bundle, out: Path, *, local_tail: bool = False) -> Bu
 
 
 def _names(bundle: Bundle, local_tail: bool) -> list[str]:
-    wanted = ("head.", "tail.") if local_tail else ("head.",)
+    wanted = ("head.", "last.", "tail.") if local_tail else ("head.", "last.")
     graphs = [name for name in bundle.manifest["files"] if name.startswith((*wanted, "engines/"))]
     return ["manifest.json", *graphs]

@@ -1,4 +1,8 @@
-"""The client: pictures in, answers out; the head here, the tail in the cloud."""
+"""The client: pictures in, answers out; the head here, the tail in the cloud.
+
+With a second cut the tail's answer goes through the last part here, so that the cloud never has the
+result.
+"""
 
 from __future__ import annotations
 
@@ -115,9 +119,10 @@ class SplitClient:
             self._opened = OpenedBundle(
                 bundle, tail=fallback == "local", providers=providers, threads=threads, head=head
             )
-            if self._opened.tail_s > deadline_s:
+            alone_s = self._opened.tail_s + self._opened.last_s
+            if alone_s > deadline_s:
                 raise UsageError(
-                    f"expected a deadline above the {self._opened.tail_s:.3g} s that the tail "
+                    f"expected a deadline above the {alone_s:.3g} s that the tail "
                     f"takes on this device, got {deadline_s:.3g} s: allow more time, or refuse "
                     "what the cloud does not answer"
                 )

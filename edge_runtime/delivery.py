@@ -82,6 +82,10 @@ class _Asked:
     attempts: int = 0
 
 
+def _last_failed(error: SessionError) -> CloudError:
+    return CloudError("refused", f"the last part failed on what came back: {error}")
+
+
 class Delivery:
     """Sends requests over one link, and sees that each ends: once, and within its deadline.
 
@@ -196,29 +200,41 @@ class Delivery:
     def _deliver(self, job: Job, giving: Giving) -> None:
         begun_s = time.perf_counter()
         local = job.opened.has_tail
-        tail_s = job.opened.tail_s * len(job.kept)
-        asked = self._ask_cloud(job, giving, self._reserved_s(job, tail_s) if local else 0.0)
+        last_s = job.opened.last_s * len(job.kept)
+        rest_s = job.opened.tail_s * len(job.kept) + last_s
+        reserved_s = self._reserved_s(job, rest_s) if local else self._behind_cloud_s(job, last_s)
+        asked = self._ask_cloud(job, giving, reserved_s)
         spent_s = time.perf_counter() - begun_s if asked.attempts else 0.0
         if asked.reply is not None:
             compute_s, queue_s = asked.reply.compute_s, asked.reply.queue_s
             wire_s = max(0.0, spent_s - (compute_s or 0.0) - (queue_s or 0.0))
-            times = job.times(wire_s, compute_s, queue_s)
-            job.answer(asked.reply.outputs, "cloud", None, times, asked.attempts)
+            try:
+                results, took_s = job.opened.run_last(asked.reply.outputs, job.held)
+            except SessionError as failed:
+                job.refuse(_last_failed(failed), spent_s, asked.attempts)
+                return
+            times = job.times(wire_s, compute_s, queue_s, took_s)
+            job.answer(results, "cloud", None, times, asked.attempts)
             return
         if giving.up.is_set():
             job.give_up()
             return
-        error = self._answer_locally(job, asked, spent_s, tail_s) if local else asked.error
+        error = self._answer_locally(job, asked, spent_s, rest_s) if local else asked.error
         if error is not None:
             job.refuse(error, spent_s, asked.attempts)
 
-    def _reserved_s(self, job: Job, tail_s: float) -> float:
-        """What the local tail needs of the deadline, behind all that may need it just then."""
-        needed_s = _TAIL_SLACK * tail_s * self._under_way + _MARGIN * job.allowed_s
+    def _behind_cloud_s(self, job: Job, last_s: float) -> float:
+        """What the last part needs of the deadline once the cloud has answered."""
+        needed_s = _TAIL_SLACK * last_s * self._under_way
+        return min(needed_s, _MOST_RESERVED * job.allowed_s)
+
+    def _reserved_s(self, job: Job, rest_s: float) -> float:
+        """What the device needs of the deadline to answer, behind all that may need it then."""
+        needed_s = _TAIL_SLACK * rest_s * self._under_way + _MARGIN * job.allowed_s
         return min(needed_s, _MOST_RESERVED * job.allowed_s)
 
     def _answer_locally(
-        self, job: Job, asked: _Asked, spent_s: float, tail_s: float
+        self, job: Job, asked: _Asked, spent_s: float, rest_s: float
     ) -> CloudError | None:
         """Answer from the device's own tail; the error where that does not come to be."""
         why = f" ({asked.error})" if asked.error else ""
@@ -226,12 +242,12 @@ class Delivery:
         def too_late() -> CloudError:
             return CloudError(
                 "deadline",
-                f"the local tail needs {1e3 * tail_s:.3g} ms, {1e3 * job.remaining_s():.3g} ms of "
+                f"the local tail needs {1e3 * rest_s:.3g} ms, {1e3 * job.remaining_s():.3g} ms of "
                 f"the deadline were left{why}: allow more time, or fewer requests at once",
             )
 
         def in_time() -> bool:
-            return job.remaining_s() + _MARGIN * job.allowed_s >= tail_s
+            return job.remaining_s() + _MARGIN * job.allowed_s >= rest_s
 
         try:
             outputs = job.opened.run_tail(job.payload, in_time)
@@ -239,8 +255,13 @@ class Delivery:
             return CloudError("refused", f"the local tail failed: {error}{why}")
         if outputs is None:
             return too_late()
-        results, took_s = outputs
-        job.answer(results, "local", asked.error, job.times(spent_s, took_s), asked.attempts)
+        given, tail_s = outputs
+        try:
+            results, last_s = job.opened.run_last(given, job.held)
+        except SessionError as failed:
+            return _last_failed(failed)
+        times = job.times(spent_s, tail_s, last_s=last_s)
+        job.answer(results, "local", asked.error, times, asked.attempts)
         return None
 
     def _ask_cloud(self, job: Job, giving: Giving, reserved_s: float) -> _Asked:

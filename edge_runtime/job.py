@@ -36,7 +36,8 @@ class Job:
         kept: The places in ``items`` of the pictures that are to be sent.
         answers: By place.
         left: The places of pictures that nobody waits for any more.
-        payload: What the head gave for the pictures in ``kept``.
+        payload: What the head gave for the pictures in ``kept``, to be sent.
+        held: What it gave besides, for the last part.
         preprocess_s: As in `RequestTimes`.
         head_s: As in `RequestTimes`.
         failure: What broke, beyond this request.
@@ -53,6 +54,7 @@ class Job:
     answers: dict[int, Answer] = field(default_factory=dict)
     left: list[int] = field(default_factory=list)
     payload: dict[str, Array] = field(default_factory=dict)
+    held: dict[str, Array] = field(default_factory=dict)
     preprocess_s: float = 0.0
     head_s: float = 0.0
     failure: BaseException | None = None
@@ -94,7 +96,7 @@ class Job:
             return
         begun_s = time.perf_counter()
         try:
-            payload, broken = self.opened.run_head(self.feeds)
+            given = self.opened.run_head(self.feeds)
         except SplitdeployError as error:
             self._refuse(self.kept, "input", str(error), 0)
             self.kept = []
@@ -102,14 +104,16 @@ class Job:
         finally:
             self.feeds = {}
             self.head_s = time.perf_counter() - begun_s
+        payload, held, broken = given.payload, given.held, given.broken
         if broken.any():
-            names = ", ".join(payload)
+            names = ", ".join([*payload, *held])
             line = f"expected finite numbers from the head, got NaN or infinity among {names}"
             self._refuse([self.kept[row] for row in np.flatnonzero(broken)], "input", line, 0)
             self.kept = [self.kept[row] for row in np.flatnonzero(~broken)]
             payload = {name: array[~broken] for name, array in payload.items()}
+            held = {name: array[~broken] for name, array in held.items()}
         if self.kept:
-            self.payload = payload
+            self.payload, self.held = payload, held
 
     def refuse(self, error: CloudError, wire_s: float = 0.0, attempts: int = 0) -> None:
         """Answer what is to be sent with a refusal.
@@ -153,11 +157,17 @@ class Job:
             )
 
     def times(
-        self, wire_s: float = 0.0, tail_s: float | None = None, queue_s: float | None = None
+        self,
+        wire_s: float = 0.0,
+        tail_s: float | None = None,
+        queue_s: float | None = None,
+        last_s: float | None = None,
     ) -> RequestTimes:
         """Where the time went until now."""
         total_s = time.perf_counter() - self.started_s
-        return RequestTimes(self.preprocess_s, self.head_s, wire_s, tail_s, queue_s, total_s)
+        return RequestTimes(
+            self.preprocess_s, self.head_s, wire_s, tail_s, queue_s, total_s, last_s
+        )
 
     def in_order(self) -> list[Answer]:
         """All answers, in the order of the pictures."""

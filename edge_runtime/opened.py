@@ -1,4 +1,6 @@
-"""A bundle ready to run: its head, its noise, and the tail where the device may answer alone."""
+"""A bundle ready to run: its head, its noise, the last part where there is one, and the tail where
+the device may answer alone.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +27,37 @@ _TRIALS = 3
 _SMOOTHING = 0.2
 
 
+@dataclass(frozen=True)
+class HeadOutput:
+    """What a head gave for some pictures.
+
+    Attributes:
+        payload: What is sent: the tail's inputs in their order.
+        held: What the last part takes besides; nothing without one.
+        broken: Which pictures hold NaN or infinity.
+    """
+
+    payload: dict[str, Array]
+    held: dict[str, Array]
+    broken: NDArray[np.bool_]
+
+
 class OpenedBundle:
-    """Runs a bundle's head, and its tail where that was asked for. Threads may share it.
+    """Runs a bundle's head and last part, and its tail where that was asked for.
+
+    Threads may share it.
 
     Args:
         bundle: What to run, or its folder.
         tail: Whether to open the tail too; it is then run a few times to see how long it takes.
-        providers: ONNX Runtime's, for both.
+        providers: ONNX Runtime's, for all parts.
         threads: How many an operator may use; None leaves it to ONNX Runtime.
         head: A session to run the head in, in place of ONNX Runtime's; it stays its owner's.
 
     Attributes:
         head_s: What the head took for one picture at the start; 0 where it could not be tried.
         tail_s: What the tail takes for one picture, smoothed; 0 before it was run.
+        last_s: The same of the last part; 0 where there is none.
 
     Raises:
         ReportError: The bundle has no tail, where one was asked for.
@@ -59,15 +80,22 @@ class OpenedBundle:
                 "is none: copy it from the whole bundle, or refuse what the cloud does not answer"
             )
         self._lock, self._tail_lock = threading.Lock(), threading.Lock()
+        self._last_lock = threading.Lock()
         self._own = head is None
-        self.head_s = self.tail_s = 0.0
+        self.head_s = self.tail_s = self.last_s = 0.0
         self._tail: Session | None = None
+        self._last: Session | None = None
         self._head = head or OnnxRuntimeSession(
             self.bundle.head, providers=providers, threads=threads
         )
         try:
             self._check_head()
             self.head_s = self._warm(self._head, (*self.bundle.head_inputs, *self._noise_specs()))
+            if self.bundle.return_at is not None:
+                self._last = OnnxRuntimeSession(
+                    self.bundle.last, providers=providers, threads=threads
+                )
+                self.last_s = self._warm(self._last, self.bundle.last_inputs)
             if tail:
                 self._tail = OnnxRuntimeSession(
                     self.bundle.tail, providers=providers, threads=threads
@@ -79,9 +107,10 @@ class OpenedBundle:
 
     @property
     def batches(self) -> bool:
-        """Whether several pictures may go through both halves at once."""
+        """Whether several pictures may go through all parts at once."""
         bundle = self.bundle
         ends = (*bundle.head_inputs, *bundle.tail_inputs, *bundle.tail_outputs)
+        ends = (*ends, *bundle.last_inputs, *bundle.last_outputs)
         return all(spec.shape[:1] == (FREE,) for spec in ends)
 
     @property
@@ -138,25 +167,25 @@ class OpenedBundle:
             found = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
         return found | draw(self.bundle.noise, len(feeds))
 
-    def run_head(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Array], NDArray[np.bool_]]:
-        """The payload, and which of its pictures hold NaN or infinity.
+    def run_head(self, feeds: Mapping[str, Array]) -> HeadOutput:
+        """What is sent, what is held, and which of its pictures hold NaN or infinity.
 
         Args:
             feeds: From `joined`.
 
         Returns:
-            The tail's inputs in their order, and a flag a picture.
+            The tail's inputs in their order, what the last part takes besides, a flag a picture.
 
         Raises:
             SessionError: The head failed, or gave something else than the tail takes.
         """
         with self._lock:
             given = self._head.run(feeds)
-        payload = {spec.name: given[spec.name] for spec in self.bundle.tail_inputs}
         pictures = len(next(iter(feeds.values()))) if self.batches else 1
         broken = np.zeros(pictures, np.bool_)
-        for spec in self.bundle.tail_inputs:
-            array = payload[spec.name]
+        sent, held = self.bundle.tail_inputs, self.bundle.held
+        for spec in (*sent, *held):
+            array = given[spec.name]
             if array.dtype.name != spec.dtype:
                 raise SessionError(
                     f"{self._head.name}: expected {spec.name!r} in {spec.dtype} from the head, got "
@@ -164,7 +193,11 @@ class OpenedBundle:
                 )
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 broken |= ~np.isfinite(array.reshape(pictures, -1)).all(axis=1)
-        return payload, broken
+        return HeadOutput(
+            {spec.name: given[spec.name] for spec in sent},
+            {spec.name: given[spec.name] for spec in held},
+            broken,
+        )
 
     def run_tail(
         self, payload: Mapping[str, Array], in_time: Callable[[], bool]
@@ -176,7 +209,7 @@ class OpenedBundle:
             in_time: Asked when the tail's turn has come, behind others that wait for it.
 
         Returns:
-            The model's results, and the seconds that the tail took; None where it was too late.
+            What it gives, and the seconds that the tail took; None where it was too late.
 
         Raises:
             SessionError: The tail was not opened, or it failed.
@@ -193,6 +226,33 @@ class OpenedBundle:
             self.tail_s += _SMOOTHING * (took_s / pictures - self.tail_s)
         return {spec.name: outputs[spec.name] for spec in self.bundle.tail_outputs}, took_s
 
+    def run_last(
+        self, returned: Mapping[str, Array], held: Mapping[str, Array]
+    ) -> tuple[Mapping[str, Array], float | None]:
+        """From what the tail gave to the model's results.
+
+        Args:
+            returned: The tail's outputs.
+            held: The head's, from `run_head`.
+
+        Returns:
+            The results, and the seconds that the last part took; without one, what was given and
+            None.
+
+        Raises:
+            SessionError: It failed, or was closed.
+        """  # noqa: DOC502
+        if self._last is None:
+            return returned, None
+        given = {**held, **returned}
+        with self._last_lock:
+            begun_s = time.perf_counter()
+            outputs = self._last.run({s.name: given[s.name] for s in self.bundle.last_inputs})
+            took_s = time.perf_counter() - begun_s
+            pictures = len(next(iter(given.values()))) if self.batches else 1
+            self.last_s += _SMOOTHING * (took_s / pictures - self.last_s)
+        return {spec.name: outputs[spec.name] for spec in self.bundle.last_outputs}, took_s
+
     def close(self) -> None:
         """Close its sessions; a head that was given stays open."""
         with self._lock:
@@ -201,6 +261,9 @@ class OpenedBundle:
         with self._tail_lock:
             if self._tail is not None:
                 self._tail.close()
+        with self._last_lock:
+            if self._last is not None:
+                self._last.close()
 
     def _preprocessed(self, picture: Picture) -> dict[str, Array]:
         preprocessing, specs = self.bundle.preprocessing, self.bundle.head_inputs
@@ -225,7 +288,7 @@ class OpenedBundle:
         takes = {spec.name for spec in self._head.inputs}
         gives = {spec.name for spec in self._head.outputs}
         wanted = {s.name for s in (*self.bundle.head_inputs, *self._noise_specs())}
-        sent = {spec.name for spec in self.bundle.tail_inputs}
+        sent = {spec.name for spec in (*self.bundle.tail_inputs, *self.bundle.held)}
         if takes != wanted or not sent <= gives:
             raise SessionError(
                 f"expected a head with inputs {', '.join(sorted(wanted))} and outputs "

@@ -35,6 +35,7 @@ def write_recorded(
     feeds: Mapping[str, Array],
     outputs: Mapping[str, Array],
     results: Mapping[str, Array],
+    answers: Mapping[str, Array] | None = None,
 ) -> None:
     """Record what a device must give.
 
@@ -43,8 +44,9 @@ def write_recorded(
         feeds: The head's inputs.
         outputs: What it gives.
         results: What the tail gives on that.
+        answers: What the last part gives on both; None where there is none.
     """
-    groups = {"feeds": feeds, "outputs": outputs, "results": results}
+    groups = {"feeds": feeds, "outputs": outputs, "results": results, "answers": answers or {}}
     names = {group: list(values) for group, values in groups.items()}
     arrays: dict[str, Any] = {
         f"{group}{place}": value
@@ -56,7 +58,7 @@ def write_recorded(
 
 
 def run_self_test(folder: Path) -> dict[str, Any]:
-    """Run the head, and the tail where it is there, and compare.
+    """Run the head, the last part, and the tail where it is there, and compare.
 
     Args:
         folder: With the bundle and what was recorded.
@@ -80,6 +82,11 @@ def run_self_test(folder: Path) -> dict[str, Any]:
             needed = {spec.name: recorded["outputs"][spec.name] for spec in tail.inputs}
             answered = tail.run(needed)
         errors |= _compared("the tail", recorded["results"], answered, tolerance)
+    if bundle.return_at is not None:
+        given = recorded["outputs"] | recorded["results"]
+        with OnnxRuntimeSession(bundle.last) as last:
+            answered = last.run({spec.name: given[spec.name] for spec in last.inputs})
+        errors |= _compared("the last part", recorded["answers"], answered, tolerance)
     return {**told, "errors": errors, "tolerance": tolerance}
 
 
@@ -136,8 +143,9 @@ def _recorded(folder: Path) -> dict[str, dict[str, Array]]:
     try:
         names = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
         with np.load(folder / ARRAYS_FILE, allow_pickle=False) as arrays:
+            # What was recorded before there was a last part has no answers of one.
             return {group: _group(arrays, group, names[group]) for group in
-                    ("feeds", "outputs", "results")}  # fmt: skip
+                    ("feeds", "outputs", "results", "answers") if group in names}  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReportError(
             f"expected recorded outputs in {folder} ({type(error).__name__}): deploy again"

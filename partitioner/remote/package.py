@@ -114,12 +114,17 @@ def _record(bundle: Bundle, aside: Path) -> dict[str, Path]:
         feeds = _feeds(bundle, head)
         outputs = head.run(feeds)
         results = tail.run({spec.name: outputs[spec.name] for spec in tail.inputs})
-    for name, value in (outputs | results).items():
+    answers = dict[str, Array]()
+    if bundle.return_at is not None:
+        given = outputs | results
+        with OnnxRuntimeSession(bundle.last) as last:
+            answers = last.run({spec.name: given[spec.name] for spec in last.inputs})
+    for name, value in (outputs | results | answers).items():
         if not np.isfinite(value.astype(np.float64)).all():
             raise ReportError(
                 f"{bundle.folder}: {name!r} is NaN or infinite for normal numbers as input, so "
                 "that a device cannot be tried on it: export the bundle again"
             )
     before = {path.name for path in aside.iterdir()}
-    write_recorded(aside, feeds, outputs, results)
+    write_recorded(aside, feeds, outputs, results, answers)
     return {path.name: path for path in aside.iterdir() if path.name not in before}

@@ -24,7 +24,7 @@ from splitdeploy.profiles.units import format_rate, format_size, format_time
 _REMEMBERED = 10_000
 """So many pictures, the newest, are what medians are taken of; a camera never ends."""
 
-_STAGES = ("preprocess_s", "head_s", "wire_s", "tail_s", "total_s")
+_STAGES = ("preprocess_s", "head_s", "wire_s", "tail_s", "last_s", "total_s")
 
 _TABLE = ("picture", "answered by", "class", "score", "head", "wire", "tail", "total")
 _WIDTHS = (28, 11, 24, 8, 9, 9, 9, 9)
@@ -50,7 +50,7 @@ def read_labels(path: Path, bundle: Bundle) -> list[str]:
 
     Args:
         path: A text file, one a line.
-        bundle: Whose tail tells how many there are.
+        bundle: Whose results tell how many there are.
 
     Returns:
         Them.
@@ -62,7 +62,7 @@ def read_labels(path: Path, bundle: Bundle) -> list[str]:
         labels = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"expected the names of classes in {path}, one a line: {error}") from error
-    sizes = [spec.shape[1] for spec in bundle.tail_outputs if len(spec.shape) == 2]
+    sizes = [spec.shape[1] for spec in bundle.results if len(spec.shape) == 2]
     if sizes and len(labels) != sizes[0]:
         raise UsageError(
             f"expected a name for each of {sizes[0]} classes in {path}, got {len(labels)} lines"
@@ -238,7 +238,7 @@ def _json_line(name: str, answer: Answer, best: list[Ranked]) -> str:
 _CSV = (
     "index", "picture", "answered_by", "kind", "error", "attempts", "payload_bytes",
     "preprocess_s", "head_s", "wire_s", "tail_s", "queue_s", "total_s", "classes", "labels",
-    "scores",
+    "scores", "last_s",
 )  # fmt: skip
 
 
@@ -249,6 +249,7 @@ def _csv_line(name: str, answer: Answer, best: list[Ranked]) -> str:
         answer.attempts, answer.payload_bytes,
         *("" if times[stage] is None else f"{times[stage]:.6f}" for stage in _CSV[7:13]),
         *(";".join(str(getattr(one, of)) for one in best) for of in ("number", "label", "score")),
+        "" if answer.times.last_s is None else f"{answer.times.last_s:.6f}",
     ])  # fmt: skip
 
 
