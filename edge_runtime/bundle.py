@@ -140,9 +140,6 @@ def read_bundle(folder: Path | str, part: Part = "whole") -> Bundle:
         noise = noise_inputs(manifest)
         drawn = {entry.name for entry in noise}
         head, tail, last = manifest["head"], manifest["tail"], manifest.get("last")
-        two_cuts = manifest["schema_version"] == TWO_CUTS_VERSION
-        if two_cuts != (last is not None):
-            raise ValueError(f"a last part is of schema_version {TWO_CUTS_VERSION} alone")
         bundle = Bundle(
             folder=folder,
             manifest=manifest,
@@ -155,9 +152,9 @@ def read_bundle(folder: Path | str, part: Part = "whole") -> Bundle:
             tail_outputs=_specs(tail["outputs"]),
             noise=noise,
             preprocessing=_preprocessing(manifest["preprocessing"]),
-            return_at=str(manifest["return_at"]) if two_cuts else None,
-            last_inputs=_specs(last["inputs"]) if two_cuts else (),
-            last_outputs=_specs(last["outputs"]) if two_cuts else (),
+            return_at=None if last is None else str(manifest["return_at"]),
+            last_inputs=() if last is None else _specs(last["inputs"]),
+            last_outputs=() if last is None else _specs(last["outputs"]),
         )
         _check_last(bundle)
         _check_variants(folder, manifest, files)
@@ -195,14 +192,12 @@ def _manifest(folder: Path) -> Mapping[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ReportError(f"{path} is damaged ({type(error).__name__}): {_AGAIN}") from error
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    known = (_SCHEMA_VERSION, TWO_CUTS_VERSION)
-    if not isinstance(manifest, dict) or isinstance(version, bool) or version not in known:
-        raise ReportError(
-            f"{path}: expected schema_version {_SCHEMA_VERSION}, or {TWO_CUTS_VERSION} with a last "
-            f"part, got {version!r}: {_AGAIN}"
-        )
-    return manifest
+    told = manifest if isinstance(manifest, dict) else {}
+    version = told.get("schema_version")
+    expected = _SCHEMA_VERSION if told.get("last") is None else TWO_CUTS_VERSION
+    if not told or isinstance(version, bool) or version != expected:
+        raise ReportError(f"{path}: expected schema_version {expected}, got {version!r}: {_AGAIN}")
+    return told
 
 
 def _check_names(folder: Path, files: Mapping[str, str], part: Part, has_last: bool) -> None:
@@ -241,8 +236,9 @@ def _check_last(bundle: Bundle) -> None:
     given = {spec.name: spec for spec in (*bundle.head_outputs, *bundle.tail_outputs)}
     for spec in bundle.last_inputs:
         if given.get(spec.name) != spec:
-            raise ValueError(
-                f"the last part takes {spec.name!r}, which neither head nor tail gives"
+            raise ReportError(
+                f"{bundle.folder / _MANIFEST}: expected tensors of head and tail as inputs of the "
+                f"last part, got {spec.name!r}, which neither gives so: {_AGAIN}"
             )
 
 

@@ -1,6 +1,4 @@
-"""What of a bundle a device needs: the head, the last part where there is one, and the tail where
-it is to answer alone too.
-"""
+"""What of a bundle a device needs: head and last part, and the tail where it may answer alone."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""A bundle ready to run: its head, its noise, the last part where there is one, and the tail where
-the device may answer alone.
+"""A bundle ready to run on the device.
+
+Its head with its noise, the last part where there is one, and the tail where the device may answer
+alone.
 """
 
 from __future__ import annotations

@@ -147,8 +147,8 @@ def test_a_head_that_answers_otherwise_there_is_not_made_current(
     [first] = told(deploy(server, to, bundles[0], server.url))
     write = package_module.write_recorded
 
-    def other(folder: Path, feeds: Any, outputs: Any, results: Any) -> None:
-        write(folder, feeds, {name: 1.1 * value for name, value in outputs.items()}, results)
+    def other(folder: Path, feeds: Any, outputs: Any, *rest: Any) -> None:
+        write(folder, feeds, {name: 1.1 * value for name, value in outputs.items()}, *rest)
 
     monkeypatch.setattr(package_module, "write_recorded", other)
     outcome = deploy(server, to, bundles[1], server.url)
