@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from onnx import ModelProto
 from onnx.external_data_helper import load_external_data_for_model
 
 from splitdeploy.cloud_runtime.triton_repository import write_model
+from splitdeploy.edge_runtime.bundle import TWO_CUTS_VERSION
 from splitdeploy.partitioner.slicing import Halves
-from splitdeploy.profiles.cut import CutPoint
+from splitdeploy.profiles.cut import CutPoint, TensorSpec
 from splitdeploy.profiles.digest import file_sha256
 from splitdeploy.profiles.errors import OutputError
 from splitdeploy.profiles.store import write_atomically
 
 SCHEMA_VERSION = 1
+"""Of a bundle with one cut; one with a last part has ``TWO_CUTS_VERSION``."""
+
 _PROTOBUF_LIMIT = 1_900_000_000
 """Protocol buffers end at 2 GiB; weights beyond this go into a file of their own."""
 
@@ -39,6 +42,7 @@ class BundleFacts:
         guard_noise: What the head adds to its smashed data; None where it adds nothing.
         preprocessing: What is done to a picture before the head; None where it takes none.
         codec_loss: How far the codec's answers are from the whole model's; None if not judged.
+        return_at: The second cut; None where there is one.
     """
 
     model: str
@@ -50,6 +54,12 @@ class BundleFacts:
     guard_noise: Mapping[str, Any] | None = None
     preprocessing: Mapping[str, Any] | None = None
     codec_loss: Mapping[str, Any] | None = None
+    return_at: str | None = None
+
+    @property
+    def between(self) -> str:
+        """What the tail lies behind: the cut, or both of them, since its outputs differ."""
+        return self.cut.name if self.return_at is None else f"{self.cut.name}_to_{self.return_at}"
 
 
 def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts) -> Path:
@@ -57,7 +67,7 @@ def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts
 
     Args:
         folder: Where it goes.
-        halves: Head and tail with their codec.
+        halves: Head and tail with their codec, and the last part where there is one.
         weights: The folder that their weights' files lie in.
         facts: What the manifest says of them.
 
@@ -74,7 +84,9 @@ def write_bundle(folder: Path, halves: Halves, weights: Path, facts: BundleFacts
         aside.mkdir(parents=True)
         save_graph(halves.head, weights, aside / "head.onnx")
         save_graph(halves.tail, weights, aside / "tail.onnx")
-        served = served_name(facts.model, facts.cut.name)
+        if halves.last is not None:
+            save_graph(halves.last, weights, aside / "last.onnx")
+        served = served_name(facts.model, facts.between)
         write_model(aside / "triton" / served, served, aside / "tail.onnx", _specs(halves.tail))
         manifest = _manifest(aside, halves, facts, served)
         write_atomically(aside / "manifest.json", json.dumps(manifest, indent=2) + "\n")
@@ -179,25 +191,37 @@ def _values(infos: Any) -> list[dict[str, Any]]:
     ]
 
 
+def _tensors(tensors: Iterable[TensorSpec]) -> list[dict[str, Any]]:
+    return [
+        {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "bytes": t.bytes}
+        for t in tensors
+    ]
+
+
+def _last(halves: Halves, facts: BundleFacts) -> dict[str, Any]:
+    """Of the last part: where it begins, what it takes and gives, and what comes back for it."""
+    if halves.last is None or facts.cut.last is None:
+        return {}
+    return {
+        "return_at": facts.return_at,
+        "returned": _tensors(facts.cut.last.returned),
+        "downlink_bytes": facts.cut.last.downlink_bytes,
+        "last": _specs(halves.last),
+    }
+
+
 def _manifest(folder: Path, halves: Halves, facts: BundleFacts, served: str) -> dict[str, Any]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION if halves.last is None else TWO_CUTS_VERSION,
         "model": facts.model,
         "served_name": served,
         "cut": facts.cut.name,
-        "tensors": [
-            {
-                "name": tensor.name,
-                "shape": list(tensor.shape),
-                "dtype": tensor.dtype,
-                "bytes": tensor.bytes,
-            }
-            for tensor in facts.cut.tensors
-        ],
+        "tensors": _tensors(facts.cut.tensors),
         "payload_bytes": facts.cut.payload_bytes,
         "head": _specs(halves.head),
         "tail": _specs(halves.tail),
+        **_last(halves, facts),
         "precision": facts.precision,
         "codec": {"fp32": "none", "fp16": "cast", "int8": "quantize-linear"}[facts.precision],
         "codec_loss": facts.codec_loss,
