@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from splitdeploy.edge_runtime.grpc_failures import failure
 from splitdeploy.edge_runtime.session import FREE, Array, shown
 from splitdeploy.edge_runtime.tls import ClientTls
 from splitdeploy.edge_runtime.wire import DATATYPES, TAIL_DIGEST, read_response
@@ -23,21 +24,6 @@ DEFAULT_MESSAGE_BYTES = 64 << 20
 _FRAMING_BYTES = 64 << 10
 """More than names, shapes and parameters of a message take beside its values."""
 
-_KINDS = {
-    grpc.StatusCode.DEADLINE_EXCEEDED: "deadline",
-    grpc.StatusCode.RESOURCE_EXHAUSTED: "overloaded",
-    grpc.StatusCode.INVALID_ARGUMENT: "refused",
-    grpc.StatusCode.NOT_FOUND: "refused",
-    grpc.StatusCode.ALREADY_EXISTS: "refused",
-    grpc.StatusCode.PERMISSION_DENIED: "refused",
-    grpc.StatusCode.FAILED_PRECONDITION: "refused",
-    grpc.StatusCode.OUT_OF_RANGE: "refused",
-    grpc.StatusCode.UNIMPLEMENTED: "refused",
-    grpc.StatusCode.UNAUTHENTICATED: "refused",
-}
-"""All others mean that the server or the link broke down under the request: ``unavailable``."""
-
-_LONGEST_DETAILS = 300
 _WHY_S = 0.2
 
 
@@ -113,7 +99,7 @@ class PendingReply:
         except grpc.FutureCancelledError as error:
             raise CloudError("unavailable", f"{self._address}: the request was given up") from error
         except grpc.RpcError as error:
-            _fail(error, self._address)
+            raise CloudError(*failure(error, self._address)) from error
         if response.id != self._request_id:
             raise CloudError(
                 "refused",
@@ -320,7 +306,7 @@ class Link:
         try:
             return call(message, timeout=max(0.0, deadline_s), wait_for_ready=wait)
         except grpc.RpcError as error:
-            _fail(error, self.address)
+            raise CloudError(*failure(error, self.address)) from error
         except ValueError as error:
             raise CloudError("unavailable", f"{self.address}: the client is closed") from error
 
@@ -359,23 +345,6 @@ def _options(settings: LinkSettings) -> list[tuple[str, int]]:
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_retries", 0),  # retries are counted, and end with the deadline
     ]
-
-
-def _fail(error: Any, address: str) -> NoReturn:
-    code = error.code()
-    details = " ".join(str(error.details() or "").split())[:_LONGEST_DETAILS]
-    kind = _KINDS.get(code, "unavailable")
-    # gRPC's own refusal of a message's size bears the code of a server without room.
-    if kind == "overloaded" and "message larger than max" in details:
-        kind = "refused"
-    said = {
-        "deadline": "no answer in time from",
-        "overloaded": "no room for this request at",
-        "refused": "this request is refused by",
-        "unavailable": "no answer from",
-    }[kind]
-    line = f"{said} {address} ({code.name}: {details or 'no details'})"
-    raise CloudError(kind, line) from error
 
 
 def _micros(response: Any, name: str) -> float | None:
