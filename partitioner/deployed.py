@@ -45,15 +45,15 @@ def deployed_halves(
         The halves, and for ``int8`` the range of every tensor that is sent up.
     """
     halves = plan.slicer.cut(cut)
-    ranges = _ranges(plan, halves.head)
+    ranges = codec_ranges(plan, halves.head)
     if halves.last is not None and sent.last is not None:
         returned = Halves(halves.tail, halves.last)
-        add_codec(returned, sent.last.returned, precision, _ranges(plan, halves.tail))
+        add_codec(returned, sent.last.returned, precision, codec_ranges(plan, halves.tail))
     return add_codec(halves, sent.tensors, precision, ranges), ranges
 
 
-def _ranges(plan: Plan, part: ModelProto) -> dict[str, QuantisationRange]:
-    """For ``int8``, the ranges of what a part puts out."""
+def codec_ranges(plan: Plan, part: ModelProto) -> dict[str, QuantisationRange]:
+    """For ``int8``, the ranges of what a part puts out; none for the other precisions."""
     if plan.ranges is None:
         return {}
     names = [value.name for value in part.graph.output]

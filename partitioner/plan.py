@@ -55,6 +55,7 @@ class Plan:
         whole: The exported model against the model that came, on the same inputs.
         image_source: Where the pictures come from, in words.
         ranges: What an int8 codec is made with; None for the other precisions.
+        precision: Of the payload.
         back: The second cut, behind which the edge computes again; None where there is one cut.
     """
 
@@ -70,6 +71,7 @@ class Plan:
     whole: Verification
     image_source: str
     ranges: Ranges | None = None
+    precision: str = "fp32"
     back: CutPoint | None = None
 
     @property
@@ -219,6 +221,7 @@ def make_plan(
         whole=compare(_original(model, feeds), expected, len(next(iter(feeds.values())))),
         image_source=source,
         ranges=_ranges(model, exported, feeds, extra) if precision == "int8" else None,
+        precision=precision,
         back=back,
     )
 

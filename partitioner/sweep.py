@@ -12,6 +12,7 @@ from onnx import ModelProto
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
 from splitdeploy.edge_runtime.session import Session
 from splitdeploy.partitioner import costs
+from splitdeploy.partitioner.codec_cost import codec_record, end_codec_record
 from splitdeploy.partitioner.kernels import kernel_groups
 from splitdeploy.partitioner.measured import MeasuredSide, Places, Side
 from splitdeploy.partitioner.options import ProfileOptions
@@ -19,7 +20,7 @@ from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.slicing import Halves, write_slice
 from splitdeploy.partitioner.state import State
-from splitdeploy.partitioner.verify import compare, run_halves
+from splitdeploy.partitioner.verify import compare, run_behind
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint
 from splitdeploy.profiles.errors import OutputError, SplitdeployError
 from splitdeploy.profiles.measurement import Measurement
@@ -35,7 +36,7 @@ def verify_cuts(plan: Plan, reporter: Reporter, state: State | None = None) -> l
         state: Where finished rows are kept and taken up from; None to keep none.
 
     Returns:
-        A row a cut, verified and nothing else.
+        A row a cut, verified, with what its codec costs, and nothing else.
     """
     reporter.stage("verifying the cuts", len(plan.cuts))
     rows = []
@@ -112,9 +113,14 @@ def guarded(row: CutReport, step: Callable[[CutReport], CutReport]) -> CutReport
 
 def _verified(plan: Plan, cut: CutPoint, row: CutReport) -> CutReport:
     if cut.is_end and cut.last is None:
-        return replace(row, verified=plan.whole)
-    with _sessions(plan, plan.slicer.cut(cut), "verify") as (head, tail, last):
-        verdict = compare(plan.expected, run_halves(head, tail, plan.feeds, last), plan.images)
+        return replace(row, verified=plan.whole, codec_loss=end_codec_record(plan, cut, row.cut))
+    halves = plan.slicer.cut(cut)
+    with _sessions(plan, halves, "verify") as (head, tail, last):
+        made = head.run(plan.feeds)
+        verdict = compare(plan.expected, run_behind(made, tail, last), plan.images)
+        if verdict.ok and plan.precision != "fp32":
+            loss = codec_record(plan, row.cut, halves, made, tail, last)
+            row = replace(row, codec_loss=loss)
     return _judged(row, verdict)
 
 

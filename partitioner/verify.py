@@ -39,7 +39,22 @@ def run_halves(
     Returns:
         The results.
     """
-    sent = head.run(feeds)
+    return run_behind(head.run(feeds), tail, last)
+
+
+def run_behind(
+    sent: Mapping[str, Array], tail: Session, last: Session | None = None
+) -> list[Array]:
+    """The results of what lies behind a head.
+
+    Args:
+        sent: What the head put out, by name.
+        tail: The tail's session.
+        last: The last part's, where there is a second cut; it takes outputs of both.
+
+    Returns:
+        The results.
+    """
     given = tail.run({spec.name: sent[spec.name] for spec in tail.inputs})
     if last is not None:
         both = {**sent, **given}
