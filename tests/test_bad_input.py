@@ -15,7 +15,7 @@ from command_line import HERE, MODEL, SMALL, Outcome, splitdeploy
 from torch import nn
 
 from splitdeploy.partitioner import bundle, models, weights
-from splitdeploy.partitioner import profile as profile_module
+from splitdeploy.partitioner import begin
 from splitdeploy.profiles import store
 
 
@@ -107,7 +107,7 @@ def test_a_wrong_option_is_told_before_anything_is_loaded(
         raise AssertionError("the model was loaded")
 
     if "leakage" not in words and "power is known" not in words:
-        monkeypatch.setattr(profile_module, "load_model", load)
+        monkeypatch.setattr(begin, "load_model", load)
     refused_quietly(profile(out, *arguments), code, words)
     left_nothing(out)
 
@@ -204,14 +204,14 @@ def test_a_place_under_a_file_is_told_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr(profile_module, "load_model", None)
+    monkeypatch.setattr(begin, "load_model", None)
     for place in (tmp_path / "file", tmp_path / "file" / "run", Path("/dev/null")):
         refused_quietly(profile(place), 1, "which is a file: choose another --out")
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_place_that_takes_no_files_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_module, "load_model", None)
+    monkeypatch.setattr(begin, "load_model", None)
     refused_quietly(profile(Path("/proc/run")), 1, "cannot write into /proc")
 
 
