@@ -14,8 +14,7 @@ import torch
 from command_line import HERE, MODEL, SMALL, Outcome, splitdeploy
 from torch import nn
 
-from splitdeploy.partitioner import bundle, models, weights
-from splitdeploy.partitioner import begin
+from splitdeploy.partitioner import begin, bundle, models, weights
 from splitdeploy.profiles import store
 
 
