@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from splitdeploy.partitioner.rebase import result_bytes
+from splitdeploy.partitioner.rebase import downlink_bytes
 from splitdeploy.partitioner.scoring import (
     COST_FLOOR,
     PRIVACY_FLOOR,
@@ -92,11 +92,11 @@ def _rest_s(row: CutReport) -> float:
 
 def _bits(report: SweepReport, rows: Sequence[CutReport]) -> tuple[Array, Array]:
     """What goes up and comes down; zero where the report's row took no time for it."""
-    down = result_bytes(report)
     sends = [row.latency_s is not None and row.latency_s.uplink.median > 0 for row in rows]
     receives = [row.latency_s is not None and row.latency_s.downlink.median > 0 for row in rows]
     up = [8.0 * row.cut.payload_bytes * s for row, s in zip(rows, sends, strict=True)]
-    return np.array([up]), np.array([[8.0 * down * r for r in receives]])
+    down = [8.0 * downlink_bytes(report, row) * r for row, r in zip(rows, receives, strict=True)]
+    return np.array([up]), np.array([down])
 
 
 def _energy_j(report: SweepReport, rows: Sequence[CutReport], cases: Cases) -> Array:

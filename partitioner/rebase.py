@@ -27,13 +27,25 @@ def with_network(report: SweepReport, network: NetworkProfile) -> SweepReport:
     """
     if network == report.network:
         return report
-    down_bytes = result_bytes(report)
-    rows = tuple(_row(row, network, down_bytes) for row in report.cuts)
+    rows = tuple(_row(row, network, downlink_bytes(report, row)) for row in report.cuts)
     return replace(report, network=network, cuts=rows)
 
 
+def downlink_bytes(report: SweepReport, row: CutReport) -> int:
+    """What the downlink carries for one inference through a cut.
+
+    Args:
+        report: A report.
+        row: One of its rows.
+
+    Returns:
+        The size of the result; with a second cut, of what comes back there.
+    """
+    return result_bytes(report) if row.cut.last is None else row.cut.last.downlink_bytes
+
+
 def result_bytes(report: SweepReport) -> int:
-    """What the downlink carries for one inference: the size of the result."""
+    """The size of the result of one inference."""
     if report.result_bytes is not None:
         return report.result_bytes
     return next((row.cut.payload_bytes for row in report.cuts if row.name == EDGE_ONLY), 0)

@@ -17,10 +17,18 @@ UNCONVERGED = "*"
 
 def title_of(report: SweepReport) -> str:
     """The title of a run: ``resnet18 on jetson-orin-nano (simulated, fp16, 15W) → …``."""
-    return (
+    title = (
         f"{report.model.name} on {place_of(report.edge)} → {place_of(report.cloud)} "
         f"over {report.network.name}"
     )
+    return title if report.return_at is None else f"{title}; {return_of(report)}"
+
+
+def return_of(report: SweepReport) -> str:
+    """Where the last layers run, in words; nothing where there is one cut."""
+    if report.return_at is None:
+        return ""
+    return f"the last layers, behind {report.return_at}, run at the edge"
 
 
 def place_of(place: PlaceInfo) -> str:

@@ -333,7 +333,8 @@ class SweepReport:
     """A whole run. ``warnings`` are repeated wherever the report is shown.
 
     ``result_bytes`` is what the downlink carries for one inference; None stands for the payload of
-    the row ``edge-only``.
+    the row ``edge-only``. ``return_at`` is the second cut, behind which the edge computes again:
+    every row then has what comes back there; None where there is one cut.
     """
 
     created: str
@@ -351,6 +352,7 @@ class SweepReport:
     recommendation: Recommendation | None = None
     warnings: tuple[str, ...] = ()
     result_bytes: int | None = None
+    return_at: str | None = None
 
     def find(self, name: str) -> CutReport:
         """The row of a cut.

@@ -7,7 +7,7 @@ from typing import cast, get_args
 from splitdeploy.profiles.bandwidth_trace import outcome_from_json
 from splitdeploy.profiles.certainty import certainty_from_json
 from splitdeploy.profiles.codec_record import codec_from_json
-from splitdeploy.profiles.cut import CutPoint, TensorSpec, item_bytes
+from splitdeploy.profiles.cut_document import cut_from_json
 from splitdeploy.profiles.document import Node
 from splitdeploy.profiles.errors import ReportError
 from splitdeploy.profiles.figure import figure_from_json
@@ -72,6 +72,7 @@ def report_from_json(document: object) -> SweepReport:
         recommendation=_recommendation(recommendation) if recommendation else None,
         warnings=_optional_texts(root, "warnings"),
         result_bytes=_optional_integer(root, "result_bytes"),
+        return_at=_optional_text(root, "return_at"),
     )
 
 
@@ -229,17 +230,7 @@ def _cut(node: Node) -> CutReport:
     baseline, codec = node.get("baseline"), node.get("codec_loss")
     precision = _optional_text(node, "precision")
     return CutReport(
-        cut=CutPoint(
-            name=node["name"].text().removesuffix(row_name("", precision)),
-            index=node["index"].integer(),
-            tensors=tuple(_tensor(tensor) for tensor in node["tensors"]),
-            payload_bytes=node["payload_bytes"].integer(),
-            head_macs=node["edge_macs"].integer(),
-            tail_macs=node["cloud_macs"].integer(),
-            head_parameters=_optional_integer(node, "edge_parameters") or 0,
-            head_peak_activation_bytes=_optional_integer(node, "edge_peak_activation_bytes") or 0,
-            nodes=_optional_integer(node, "edge_nodes") or 0,
-        ),
+        cut=cut_from_json(node, node["name"].text().removesuffix(row_name("", precision))),
         uplink_bps_needed=_optional_number(node, "uplink_bps_needed"),
         verified=_verification(verified) if verified else None,
         latency_s=_latency(latency) if latency else None,
@@ -256,15 +247,6 @@ def _cut(node: Node) -> CutReport:
         precision=precision,
         run=_optional_text(node, "run"),
     )
-
-
-def _tensor(node: Node) -> TensorSpec:
-    dtype = node["dtype"].text()
-    try:
-        item_bytes(dtype)
-    except ValueError as error:
-        raise ReportError(f"report at {node.path}.dtype: {error}") from None
-    return TensorSpec(node["name"].text(), _integers(node["shape"]), dtype)
 
 
 def _verification(node: Node) -> Verification:

@@ -8,7 +8,7 @@ from typing import Any
 from splitdeploy.profiles.bandwidth_trace import outcome_to_json
 from splitdeploy.profiles.certainty import certainty_to_json
 from splitdeploy.profiles.codec_record import codec_to_json
-from splitdeploy.profiles.cut import TensorSpec
+from splitdeploy.profiles.cut_document import cut_to_json
 from splitdeploy.profiles.figure import figure_to_json
 from splitdeploy.profiles.measurement import Measurement
 from splitdeploy.profiles.network import NetworkProfile
@@ -55,6 +55,7 @@ def report_to_json(report: SweepReport) -> dict[str, Any]:
         "cloud": _place(report.cloud),
         "network": network_to_json(report.network),
         "result_bytes": report.result_bytes,
+        "return_at": report.return_at,
         "constraints": dict(vars(report.constraints)),
         "objective": dict(vars(report.objective)),
         "cuts": [
@@ -121,18 +122,10 @@ def row_to_json(row: CutReport) -> dict[str, Any]:
     Returns:
         Its document.
     """
-    cut, latency, strongest = row.cut, row.latency_s, row.strongest_attack
+    latency, strongest = row.latency_s, row.strongest_attack
     return {
-        "name": cut.name,
-        "index": cut.index,
-        "tensors": [_tensor(tensor) for tensor in cut.tensors],
-        "payload_bytes": cut.payload_bytes,
+        **cut_to_json(row.cut),
         "uplink_bps_needed": row.uplink_bps_needed,
-        "edge_macs": cut.head_macs,
-        "cloud_macs": cut.tail_macs,
-        "edge_parameters": cut.head_parameters,
-        "edge_peak_activation_bytes": cut.head_peak_activation_bytes,
-        "edge_nodes": cut.nodes,
         "verified": row.verified
         and {
             "ok": row.verified.ok,
@@ -160,15 +153,6 @@ def row_to_json(row: CutReport) -> dict[str, Any]:
         "error": row.error,
         "codec_loss": row.codec_loss and codec_to_json(row.codec_loss),
         **({} if row.precision is None else {"precision": row.precision, "run": row.run}),
-    }
-
-
-def _tensor(tensor: TensorSpec) -> dict[str, Any]:
-    return {
-        "name": tensor.name,
-        "shape": list(tensor.shape),
-        "dtype": tensor.dtype,
-        "bytes": tensor.bytes,
     }
 
 

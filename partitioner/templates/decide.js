@@ -57,7 +57,9 @@ const Decide = (() => {
 
   function overNetwork(data, network) {
     if (sameNetwork(network, data.network)) return data.rows;
-    return data.rows.map((row) => rebased(row, network, data.result_bytes, data.radios));
+    // With a second cut every row has what comes back there; else the result comes back.
+    return data.rows.map((row) =>
+      rebased(row, network, row.downlink_bytes ?? data.result_bytes, data.radios));
   }
 
   // --- figures and scores --------------------------------------------------------------------

@@ -33,8 +33,14 @@ const Detail = (() => {
   }
 
   function tensors(row) {
-    return table("Tensors that are sent", ["Tensor", "Shape", "Type", "Size"],
-      row.tensors.map((t) => [t.name, t.shape.join(" × "), t.dtype, Numbers.size(t.bytes)]));
+    const listed = (caption, list) => table(caption, ["Tensor", "Shape", "Type", "Size"],
+      list.map((t) => [t.name, t.shape.join(" × "), t.dtype, Numbers.size(t.bytes)]));
+    if (!row.returned) return listed("Tensors that are sent", row.tensors);
+    return html("div", {}, [
+      listed("Tensors that are sent up", row.tensors),
+      listed("Tensors that come back for the last layers", row.returned),
+      ...(row.held.length ? [listed("Tensors that stay for the last layers", row.held)] : []),
+    ]);
   }
 
   function attacks(row) {
@@ -61,7 +67,8 @@ const Detail = (() => {
   const KNOWN = new Set(["name", "index", "tensors", "payload_bytes", "uplink_bps_needed",
     "edge_macs", "cloud_macs", "edge_parameters", "edge_peak_activation_bytes", "edge_nodes",
     "verified", "latency_s", "energy_j", "edge_memory_bytes", "leakage", "attacks", "baseline",
-    "strongest_attack", "attack_notes", "feasible", "violations", "error", "throughput_per_s"]);
+    "strongest_attack", "attack_notes", "feasible", "violations", "error", "throughput_per_s",
+    "downlink_bytes"]);
 
   function others(row) {
     return Object.entries(row)
