@@ -6,28 +6,30 @@ changes neither the protection nor the price.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from splitdeploy.attacks.defences.base import Defence, Defended, Distribution, Victim, additive
 from splitdeploy.attacks.defences.halves import check_number, root_mean_squares
 
 
-class GaussianNoise(Defence):
-    """sent = z + σ·rms(z)·ε with ε ~ N(0, 1), independent for each element and picture.
+class RelativeNoise(Defence):
+    """sent = z + s·rms(z)·ε, with ε independent for each element and picture.
 
     Args:
-        relative_sigma: σ, above 0.
+        relative: s, above 0.
 
     Raises:
         DefenceError: It is not above 0.
     """
 
-    name = "gaussian"
-    paper = "none of its own: the plain noise that finer defences are judged against"
-    strength = "standard deviation over the root mean square of each boundary tensor, above 0"
+    distribution: ClassVar[Distribution]
+    symbol: ClassVar[str]
+    """What s is called, for people."""
 
-    def __init__(self, relative_sigma: float) -> None:
-        self.relative_sigma = check_number(
-            "a standard deviation relative to the smashed data's root mean square",
-            relative_sigma,
+    def __init__(self, relative: float) -> None:
+        self.relative = check_number(
+            f"a {self.symbol} relative to the smashed data's root mean square",
+            relative,
             0.0,
             above=True,
         )
@@ -43,53 +45,34 @@ class GaussianNoise(Defence):
             The same halves behind noise.
         """
         del seed
-        text = f"Gaussian noise, σ = {self.relative_sigma:g} of the root mean square"
-        return _behind_noise(victim, "gaussian", self.relative_sigma, text)
+        scales = [self.relative * rms for rms in root_mean_squares(victim)]
+        noise = tuple(additive(self.distribution, scale) for scale in scales)
+        text = (
+            f"{self.distribution.capitalize()} noise, {self.symbol} {self.relative:g} of the root "
+            "mean square"
+        )
+        return Defended(victim.head, victim.tail, noise, text)
 
 
-class LaplaceNoise(Defence):
-    """sent = z + b·rms(z)·ε with ε ~ Laplace(0, 1), whose variance is 2.
+class GaussianNoise(RelativeNoise):
+    """ε ~ N(0, 1)."""
+
+    name = "gaussian"
+    paper = "none of its own: the plain noise that finer defences are judged against"
+    strength = "standard deviation over the root mean square of each boundary tensor, above 0"
+    distribution = "gaussian"
+    symbol = "standard deviation"
+
+
+class LaplaceNoise(RelativeNoise):
+    """ε ~ Laplace(0, 1), whose variance is 2: the standard deviation is √2 of the scale.
 
     Titcombe et al. 2021, "Practical defences against model inversion attacks for split neural
     networks", add it after the client's part.
-
-    Args:
-        relative_scale: b, above 0; the noise's standard deviation is √2 of it.
-
-    Raises:
-        DefenceError: It is not above 0.
     """
 
     name = "laplace"
     paper = "Titcombe et al. 2021, Practical defences against model inversion attacks"
     strength = "scale b over the root mean square of each boundary tensor, above 0 (deviation √2·b)"
-
-    def __init__(self, relative_scale: float) -> None:
-        self.relative_scale = check_number(
-            "a scale relative to the smashed data's root mean square",
-            relative_scale,
-            0.0,
-            above=True,
-        )
-
-    def fit(self, victim: Victim, *, seed: int = 0) -> Defended:
-        """Measure the boundary tensors; nothing is random about it.
-
-        Args:
-            victim: The cut model, and pictures to measure by.
-            seed: Not needed.
-
-        Returns:
-            The same halves behind noise.
-        """
-        del seed
-        text = f"Laplace noise, scale {self.relative_scale:g} of the root mean square"
-        return _behind_noise(victim, "laplace", self.relative_scale, text)
-
-
-def _behind_noise(
-    victim: Victim, distribution: Distribution, relative: float, text: str
-) -> Defended:
-    scales = [relative * rms for rms in root_mean_squares(victim)]
-    noise = tuple(additive(distribution, scale) for scale in scales)
-    return Defended(victim.head, victim.tail, noise, text)
+    distribution = "laplace"
+    symbol = "scale"
