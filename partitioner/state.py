@@ -26,7 +26,9 @@ TRAINING_FOLDER = "training"
 DONE = "done.jsonl"
 """A line for every piece of work that was finished, in order: what, and how long it took."""
 
-_KEY = "key.json"
+KEY = "key.json"
+"""Holds the digest of what the rows depend on."""
+
 _LOCK = "lock"
 
 _OWN = (
@@ -177,19 +179,36 @@ def open_state(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> bo
     """
     text = json.dumps(settings, sort_keys=True, default=str)
     key = hashlib.sha256(text.encode()).hexdigest()
-    if resume and _stored_key(folder) == key:
+    if resume and stored_key(folder) == key:
         return True
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in _OWN:
-        for stale in folder.glob(pattern):
-            stale.unlink()
-    write_atomically(folder / _KEY, json.dumps({"key": key}))
+    clear_state(folder)
+    write_atomically(folder / KEY, json.dumps({"key": key}))
     return False
 
 
-def _stored_key(folder: Path) -> str | None:
+def clear_state(folder: Path) -> None:
+    """Take away what a state folder holds; a user's own files stay.
+
+    Args:
+        folder: It, if it is there.
+    """
+    for pattern in (*_OWN, KEY):
+        for stale in folder.glob(pattern):
+            stale.unlink()
+
+
+def stored_key(folder: Path) -> str | None:
+    """The digest of the settings that a state folder is of.
+
+    Args:
+        folder: It.
+
+    Returns:
+        The digest; None where there is no state.
+    """
     try:
-        stored = json.loads((folder / _KEY).read_text())
+        stored = json.loads((folder / KEY).read_text())
     except (OSError, ValueError):
         return None
     return stored.get("key") if isinstance(stored, dict) else None

@@ -89,6 +89,19 @@ class Watch:
             (self._folder / name).unlink(missing_ok=True)
 
 
+def add_crashes(source: Path, target: Path) -> None:
+    """Let a state folder know of the crashes that another one's process had, beside its own.
+
+    Args:
+        source: The other one.
+        target: It.
+    """
+    theirs = _read(source / CRASHES)
+    if theirs:
+        target.mkdir(parents=True, exist_ok=True)
+        write_atomically(target / CRASHES, json.dumps(theirs | _read(target / CRASHES)))
+
+
 @contextlib.contextmanager
 def _telling_faults(path: Path) -> Iterator[None]:
     """Have the interpreter write down a fault that ends it, unless someone else has it do so."""
