@@ -28,7 +28,7 @@ from splitdeploy.partitioner.progress import Reporter, Silent
 from splitdeploy.partitioner.ranges import CALIBRATED_ON, Ranges
 from splitdeploy.partitioner.run_folder import check_writable
 from splitdeploy.partitioner.sweep import verify_cuts
-from splitdeploy.profiles.cut import CutPoint
+from splitdeploy.profiles.cut import EDGE_ONLY, CutPoint
 from splitdeploy.profiles.errors import CutError, VerificationError
 from splitdeploy.profiles.report import CutReport, SweepReport
 
@@ -85,6 +85,7 @@ def split(
     out: Path | str,
     *,
     precision: str = "fp32",
+    return_at: str | None = None,
     images: Path | None = None,
     image_count: int = 4,
     seed: int = 0,
@@ -97,6 +98,8 @@ def split(
         cut: The name of a module that ends there, or of an end.
         out: The bundle's folder; replaced once the new one is whole.
         precision: Of the payload: ``fp32``, ``fp16`` or ``int8``.
+        return_at: A second cut behind the first: what lies behind it is a third part, which the
+            edge runs, so that the cloud never has the result; None for two halves.
         images: A folder of pictures; None for photographs that scikit-image carries. Behind those
             to verify on, ``int8`` is calibrated on 32 of them, and a codec judged on 32 more.
         image_count: How many of them to verify on.
@@ -108,8 +111,14 @@ def split(
 
     Raises:
         CutError: Nothing of that name can be cut at.
+        UsageError: ``return_at`` is an end, or does not lie behind the cut.
         VerificationError: The tail on the head's output differs from the whole model.
-    """
+    """  # noqa: DOC502
+    if return_at is not None and cut == EDGE_ONLY:
+        raise CutError(
+            f"expected a cut before {return_at}, got {EDGE_ONLY}, where nothing is sent: leave "
+            "return_at out, or cut elsewhere"
+        )
     told, target = reporter or Silent(), Path(out)
     check_writable(target)
     check_replaceable(target)
@@ -122,6 +131,7 @@ def split(
             image_count=image_count,
             seed=seed,
             folder=Path(folder),
+            return_at=return_at,
         )
         rows = verify_cuts(plan, told)
         place = next((at for at, row in enumerate(rows) if row.name == cut), None)

@@ -91,6 +91,7 @@ def begun(options: ProfileOptions, out: Path, reporter: Reporter) -> Iterator[Be
             folder=folder,
             labels=options.labels,
             optimal=None if optima is None else [optimum.cut for optimum in optima],
+            return_at=options.return_at,
         )
         privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
         check_figures(options, leakage=privacy)
@@ -113,6 +114,7 @@ def _open_run(out: Path, plan: Plan, options: ProfileOptions, subjects: Subjects
         "weights": plan.model.weights.sha256,
         "cuts": [(cut.name, cut.payload_bytes) for cut in plan.sent],
         "pixels": None if plan.pixels is None else bytes_sha256(plan.pixels.tobytes()),
+        "return_at": options.return_at,
         "precision": options.precision,
         "calibrated_on": None if plan.ranges is None else plan.ranges.images,
         "noise": options.noise,

@@ -8,7 +8,7 @@ from splitdeploy.partitioner.constraints import check_constraints
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.remote.address import parse_address
 from splitdeploy.partitioner.scoring import Table, check_objective
-from splitdeploy.profiles.cut import PRECISIONS
+from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, PRECISIONS
 from splitdeploy.profiles.device import DeviceProfile, find_device
 from splitdeploy.profiles.errors import UnknownNameError, UsageError
 
@@ -52,10 +52,41 @@ def check_options(options: ProfileOptions) -> None:
             f"expected a folder of images that {options.labels} labels, got none: "
             "scikit-image's photographs have no labels"
         )
+    check_return(options.return_at, options.cuts, options.device)
     noise_named(options.noise)
     options.lent.check()
     check_constraints(options.constraints)
     check_objective(options.objective, Table((), False, False, False, 0.0, 0.0))
+
+
+def check_return(return_at: str | None, cuts: str, device: str) -> None:
+    """Refuse a second cut where it cannot be meant.
+
+    Args:
+        return_at: The second cut; None where there is one.
+        cuts: Which cuts to sweep.
+        device: What the edge is.
+
+    Raises:
+        UsageError: It is an end, or the sweep is of downsets of no order, or behind ssh.
+    """
+    if return_at is None:
+        return
+    if return_at in {CLOUD_ONLY, EDGE_ONLY}:
+        raise UsageError(
+            f"expected --return-at a cut between the two ends, got {return_at}: name the layer "
+            "whose output comes back (`splitdeploy cuts MODEL` lists them)"
+        )
+    if "optimal" in [name.strip() for name in cuts.split(",")]:
+        raise UsageError(
+            "expected cuts in one order with --return-at, got optimal, which is found for one cut: "
+            "leave one of the two out"
+        )
+    if device.startswith("ssh://"):
+        raise UsageError(
+            f"expected a simulated device or local with --return-at, got {device}: over ssh heads "
+            "are timed, and no last layers; export with --return-at and deploy to run both there"
+        )
 
 
 def check_figures(options: ProfileOptions, *, leakage: bool) -> None:

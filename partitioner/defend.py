@@ -65,13 +65,19 @@ def defend(
 
     Raises:
         UsageError: The options cannot be meant.
-        DefenceError: The defence cannot be set up on this head, or not so strongly.
+        DefenceError: The defence cannot be set up on this head, or not so strongly; or the bundle
+            has a second cut.
     """  # noqa: DOC502
     told, place = reporter or Silent(), out or folder
     target = None if options.target is None else parse_target(options.target)
     _check(options, target)
     told.stage("checking and loading", 2)
     bundle = read_bundle(folder)
+    if bundle.return_at is not None:
+        raise DefenceError(
+            f"expected a bundle with one cut, got {folder}, whose last layers, behind "
+            f"{bundle.return_at}, run at the edge: export it without --return-at and defend that"
+        )
     check_writable(place.parent)
     check_replaceable(place)
     told.advance()

@@ -81,6 +81,11 @@ def measured_latencies(report: SweepReport) -> dict[str, float]:
             f"{report.edge.source}: run splitdeploy profile with --device local on the device, or "
             "--device ssh://user@host"
         )
+    if report.return_at is not None:
+        raise UsageError(
+            f"expected a run with one cut, got one whose last layers, behind {report.return_at}, "
+            "run at the edge too: profile without --return-at"
+        )
     found = {
         row.name: row.latency_s.edge.median
         for row in report.cuts

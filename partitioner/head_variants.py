@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from splitdeploy.attacks.images import load_photographs
 from splitdeploy.edge_runtime.bundle import Bundle, read_bundle
 from splitdeploy.edge_runtime.guard_noise import draw
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
-from splitdeploy.edge_runtime.session import Array
+from splitdeploy.edge_runtime.session import Array, Session
 from splitdeploy.partitioner.answer_loss import AnswerLoss, relative_error, same_class
 from splitdeploy.partitioner.bundle import save_graph, take_place
 from splitdeploy.partitioner.codec_loss import Judged, judged_pictures
@@ -26,6 +27,7 @@ from splitdeploy.partitioner.half_graph import to_half
 from splitdeploy.partitioner.progress import Reporter, Silent
 from splitdeploy.partitioner.qdq import activation_ranges, quantisable, quantise
 from splitdeploy.partitioner.ranges import CALIBRATED_ON
+from splitdeploy.partitioner.verify import run_behind
 from splitdeploy.profiles.digest import file_sha256
 from splitdeploy.profiles.errors import (
     ImagesError,
@@ -194,7 +196,7 @@ def _feeds(bundle: Bundle, pixels: NDArray[np.float32], seed: int) -> Iterator[d
 def _judge(
     bundle: Bundle, path: Path, images: Path | None, calibrated: int, seed: int
 ) -> HeadLoss | None:
-    """Run pictures through both heads and the tail."""
+    """Run pictures through both heads and all that comes behind."""
     taken = bundle.preprocessing
     if taken is None:
         return None
@@ -206,6 +208,7 @@ def _judge(
         OnnxRuntimeSession(bundle.head) as before,
         OnnxRuntimeSession(path) as after,
         OnnxRuntimeSession(bundle.tail) as tail,
+        _last_part(bundle) as last,
     ):
         for feeds in _feeds(bundle, judged.pixels, seed):
             for which, head in enumerate((before, after)):
@@ -213,9 +216,12 @@ def _judge(
                 sent[which].append(
                     np.concatenate([v.astype(np.float32).ravel() for v in payload.values()])
                 )
-                given = {spec.name: payload[spec.name] for spec in tail.inputs}
-                results[which].append(next(iter(tail.run(given).values())))
+                results[which].append(run_behind(payload, tail, last)[0])
     return _compared(sent, results, judged, path)
+
+
+def _last_part(bundle: Bundle) -> AbstractContextManager[Session | None]:
+    return nullcontext() if bundle.return_at is None else OnnxRuntimeSession(bundle.last)
 
 
 def _compared(

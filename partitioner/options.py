@@ -40,6 +40,7 @@ class ProfileOptions:
         objective: What to minimise.
         trace: The link over time, for whose medians the decision is made; None for ``network``.
         switch_cost_s: What a change of the cut costs in a schedule over the trace.
+        return_at: A second cut, behind which the edge computes again; None where there is one cut.
         lent: What the attacker has of his own: pictures, a generator.
         seed: Of everything random.
         remote: How a device behind ssh is reached.
@@ -67,6 +68,7 @@ class ProfileOptions:
     objective: Objective = Objective()
     trace: tuple[TraceSample, ...] | None = None
     switch_cost_s: float = 0.0
+    return_at: str | None = None
     lent: Lent = Lent()
     remote: RemoteOptions = RemoteOptions()
     seed: int = 0

@@ -209,6 +209,7 @@ def write_cut_bundle(
         source_to_json(plan.model, plan.image_source, plan.images),
         preprocessing=None if taken is None else taken.to_json(),
         codec_loss=None if loss is None else {**asdict(loss), "source": "measured"},
+        return_at=None if halves.last is None or plan.back is None else plan.back.name,
     )
     write_bundle(folder, halves, plan.exported.path.parent, facts)
     return loss

@@ -64,7 +64,17 @@ def warnings_of(decision: Decision) -> tuple[str, ...]:
     Returns:
         The warnings; none where there is nothing to warn of.
     """
-    return (*_attack_warnings(decision), *_figure_warnings(decision))
+    return (
+        *_attack_warnings(decision), *_figure_warnings(decision), *_return_warnings(decision)
+    )  # fmt: skip
+
+
+def _return_warnings(decision: Decision) -> Iterator[str]:
+    if decision.report.return_at is not None and decision.pick.name == EDGE_ONLY:
+        yield (
+            "run the bundle of edge-only with splitdeploy run --local: its tail does nothing but "
+            "hand the result on, and whoever serves it sees the result"
+        )
 
 
 def _reasons(decision: Decision) -> Iterator[str]:

@@ -13,6 +13,8 @@ from splitdeploy.partitioner.measured import MeasuredSide, Places, Side
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.sweep import cloud_precision
+from splitdeploy.partitioner.two_cuts import sees_results
+from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.report import CutReport, ModelInfo, PlaceInfo, SweepReport
 
 
@@ -56,6 +58,7 @@ def sweep_report(
         cuts=tuple(rows),
         warnings=tuple(_warnings(plan, places, options)),
         result_bytes=plan.result_bytes,
+        return_at=None if plan.back is None else plan.back.name,
     )
 
 
@@ -81,6 +84,8 @@ def _warnings(plan: Plan, places: Places, options: ProfileOptions) -> Iterator[s
         )
     if not plan.exported.dynamic_batch:
         yield "the exported graph has a fixed batch of one: the model does not allow another"
+    if plan.back is not None:
+        yield from _of_return(plan, plan.back)
     if plan.images < options.image_count:
         yield f"verified on {plan.images} of the {options.image_count} inputs asked for"
     told = [
@@ -90,6 +95,21 @@ def _warnings(plan: Plan, places: Places, options: ProfileOptions) -> Iterator[s
         for warning in side.warnings
     ]
     yield from dict.fromkeys(told)
+
+
+def _of_return(plan: Plan, back: CutPoint) -> Iterator[str]:
+    """What a second cut hides, and what it does not."""
+    yield (
+        f"the last layers, behind {back.name}, run at the edge: the cloud does not compute the "
+        f"result; but it computes the features at {back.name}, and whoever trains on such features "
+        "may tell the class from them, which was not tried here"
+    )
+    seen = sees_results(plan.graph, back)
+    if seen:
+        yield (
+            f"the cloud may see of the result what the model has before {back.name}: "
+            f"{', '.join(seen)}; return earlier"
+        )
 
 
 def environment() -> dict[str, Any]:

@@ -34,7 +34,7 @@ def find_return(graph: TracedGraph, name: str) -> CutPoint:
     """  # noqa: DOC502
     if name in {CLOUD_ONLY, EDGE_ONLY}:
         raise UsageError(
-            f"expected a cut between the two ends to return at, got {name}: name the layer whose "
+            f"expected to return at a cut between the two ends, got {name}: name the layer whose "
             "output comes back (`splitdeploy cuts MODEL` lists them)"
         )
     return find_named_cuts(graph, [name])[1]

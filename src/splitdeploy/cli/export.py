@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from splitdeploy.cli import options as shared
-from splitdeploy.profiles.cut import PRECISIONS
+from splitdeploy.profiles.cut import PRECISIONS, CutPoint
 from splitdeploy.profiles.errors import UnknownNameError, UsageError
 from splitdeploy.profiles.units import format_size
 
@@ -30,6 +30,7 @@ from splitdeploy.profiles.units import format_size
     metavar="NAME",
     help=f"Of the payload: {', '.join(PRECISIONS)}.",
 )
+@shared.return_option
 @click.option(
     "--edge-part",
     type=click.Path(path_type=Path),
@@ -46,11 +47,14 @@ def command(
     cut: str,
     out: Path,
     precision: str,
+    return_at: str | None,
     edge_part: Path | None,
     local_tail: bool,
     **given: Any,
 ) -> None:
     """Cut MODEL and write a verified bundle: head.onnx, tail.onnx, manifest.json, triton/.
+
+    With --return-at there is a last.onnx too: the device runs it on what the cloud sends back.
 
     A codec (fp16, int8) is judged on pictures put aside: how often both halves together answer as
     the whole model does.
@@ -58,6 +62,7 @@ def command(
     \b
     Example:
       splitdeploy export resnet18 --cut layer2.1 --out bundle --precision int8 --images photos/
+      splitdeploy export resnet18 --cut layer2.1 --return-at avgpool --out bundle
     """
     if precision not in PRECISIONS:
         raise UnknownNameError("precision", precision, PRECISIONS)
@@ -83,6 +88,7 @@ def command(
             cut,
             out,
             precision=precision,
+            return_at=return_at,
             images=shared.given_images(given["images"]),
             image_count=given["image_count"],
             seed=given["seed"],
@@ -95,10 +101,18 @@ def command(
     if edge_part is not None:
         click.echo(edge_part)
     error = found.row.verified.max_rel_error if found.row.verified else 0.0
-    click.echo(
-        f"{cut}: {format_size(found.row.cut.payload_bytes)} an inference; the tail on the head's "
-        f"output equals the whole model to {error:.1e}",
-        err=True,
-    )
+    click.echo(f"{_told(found.row.cut, return_at)} equals the whole model to {error:.1e}", err=True)
     for line in [*found.told(), *heads]:
         click.echo(line, err=True)
+
+
+def _told(cut: CutPoint, return_at: str | None) -> str:
+    """What goes over the network, and what was verified."""
+    up = format_size(cut.payload_bytes)
+    if cut.last is None:
+        return f"{cut.name}: {up} an inference; the tail on the head's output"
+    down = format_size(cut.last.downlink_bytes)
+    return (
+        f"{cut.name} to {return_at}: {up} up and {down} down an inference; head, tail and last part, "
+        "one after the other,"
+    )

@@ -49,6 +49,11 @@ image_options = all_of(
                  help="How many of them."),
 )  # fmt: skip
 
+return_option = click.option(
+    "--return-at", metavar="CUT",
+    help="A second cut: the layers behind it run at the edge, so that the cloud has no result.",
+)  # fmt: skip
+
 head_options = all_of(
     click.option("--head-precision", multiple=True, metavar="NAME",
                  help="Also a head that computes in fp16 or int8, for engines; may be repeated."),

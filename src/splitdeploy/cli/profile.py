@@ -45,6 +45,7 @@ from splitdeploy.profiles.units import parse_time_s
     metavar="block|layer|all|NAME,…",
     help="Which cuts to sweep; with ,optimal behind it also the best of all downsets.",
 )
+@shared.return_option
 @click.option(
     "--budget",
     default="60s",
@@ -97,6 +98,7 @@ def command(**given: Any) -> None:
     \b
     Example:
       splitdeploy profile resnet18 --device jetson --network lte --max-latency 80ms
+      splitdeploy profile resnet18 --device jetson --return-at avgpool
     """
     started = time.perf_counter() - _since_start_s()
     settings, out = read_settings(given)
@@ -169,6 +171,7 @@ def read_settings(given: dict[str, Any]) -> tuple[Any, Path]:
         objective=question.objective,
         trace=question.trace,
         switch_cost_s=question.switch_cost_s,
+        return_at=given["return_at"],
         lent=shared.given_arsenal(given),
         remote=RemoteOptions(given["remote_python"], given["remote_dir"], given["ssh_config"]),
         seed=given["seed"],
