@@ -113,6 +113,6 @@ def _told(cut: CutPoint, return_at: str | None) -> str:
         return f"{cut.name}: {up} an inference; the tail on the head's output"
     down = format_size(cut.last.downlink_bytes)
     return (
-        f"{cut.name} to {return_at}: {up} up and {down} down an inference; head, tail and last part, "
-        "one after the other,"
+        f"{cut.name} to {return_at}: {up} up and {down} down an inference; head, tail and last "
+        "part, one after the other,"
     )
