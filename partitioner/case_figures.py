@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from splitdeploy.partitioner.rebase import downlink_bytes
 from splitdeploy.partitioner.scoring import (
@@ -154,12 +155,12 @@ def _indices(rows: Sequence[CutReport], cases: Cases) -> Array:
     attacked = np.array([row.strongest_attack is not None for row in rows])
     converged = np.array([bool((a := row.strongest_attack) and a.converged) for row in rows])
     beyond = np.where(attacked, beyond, 0.0)
-    unknown = np.array([0.0 if row.name == EDGE_ONLY else 1.0 for row in rows])
+    unknown = np.array([0.0 if row.cut.name == EDGE_ONLY else 1.0 for row in rows])
     index = np.where(
         has_gain, np.maximum(np.where(has_gain, share, 0.0), beyond),
         np.where(converged, beyond, unknown),
     )  # fmt: skip
-    index[:, [row.name == CLOUD_ONLY for row in rows]] = 1.0
+    index[:, [row.cut.name == CLOUD_ONLY for row in rows]] = 1.0
     return index
 
 
@@ -171,7 +172,7 @@ def _memory_bytes(rows: Sequence[CutReport]) -> Array:
 def _limited_ssim(rows: Sequence[CutReport], cases: Cases) -> Array:
     """The SSIM as a limit sees it: what sends the input has 1, what was not attacked is unknown."""
     ssim = _or_missing(rows, cases.ssim, [bool(row.attacks) for row in rows])
-    ssim[:, [row.name == CLOUD_ONLY for row in rows]] = 1.0
+    ssim[:, [row.cut.name == CLOUD_ONLY for row in rows]] = 1.0
     return ssim
 
 
@@ -181,7 +182,7 @@ def _limited_fsinfo(rows: Sequence[CutReport], cases: Cases) -> Array:
 
 def _or_missing(rows: Sequence[CutReport], values: Array, known: Sequence[bool]) -> Array:
     """Infinite where a figure is missing; minus infinite on the edge alone, which sends nothing."""
-    nothing = np.array([-math.inf if row.name == EDGE_ONLY else math.inf for row in rows])
+    nothing = np.array([-math.inf if row.cut.name == EDGE_ONLY else math.inf for row in rows])
     return np.where(np.array(known), values, nothing)
 
 
@@ -205,10 +206,11 @@ def case_scores(figures: CaseFigures, table: Table, objective: Objective) -> Arr
     if objective.name == "leakage":
         return figures.leakage
     terms: list[tuple[float, Array]] = []
+    between = np.array([not row.is_end for row in table.rows])
     if table.has_latency and objective.weight_latency:
-        terms.append((objective.weight_latency, _price(figures.latency_s, figures.names)))
+        terms.append((objective.weight_latency, _price(figures.latency_s, between)))
     if table.has_energy and objective.weight_energy:
-        terms.append((objective.weight_energy, _price(figures.energy_j, figures.names)))
+        terms.append((objective.weight_energy, _price(figures.energy_j, between)))
     if table.has_leakage and objective.weight_leakage:
         kept = np.maximum(PRIVACY_FLOOR, 1.0 - figures.leakage)
         terms.append((objective.weight_leakage, -np.log(kept)))
@@ -218,9 +220,8 @@ def case_scores(figures: CaseFigures, table: Table, objective: Objective) -> Arr
     return score / sum(weight for weight, _ in terms)
 
 
-def _price(values: Array, names: Sequence[str]) -> Array:
-    """ln(value / least) by case, with the floor under it."""
-    between = np.array([name not in {CLOUD_ONLY, EDGE_ONLY} for name in names])
+def _price(values: Array, between: NDArray[np.bool_]) -> Array:
+    """ln(value / least) by case, with the floor under it; the least is of what lies between."""
     counts = np.where((values > 0) & np.isfinite(values), values, math.inf)
     least = np.where(between, counts, math.inf).min(axis=1, keepdims=True)
     least = np.where(np.isfinite(least), least, counts.min(axis=1, keepdims=True))

@@ -109,15 +109,15 @@ def _misses(row: CutReport, limits: Constraints) -> Iterator[Miss]:
             "edge memory", "--max-edge-memory", row.edge_memory_bytes,
             limits.max_edge_memory_bytes, format_size,
         )  # fmt: skip
-    if limits.max_ssim is not None and (row.attacks or row.name != EDGE_ONLY):
+    if limits.max_ssim is not None and (row.attacks or row.cut.name != EDGE_ONLY):
         yield from _miss("SSIM", "--max-ssim", _ssim(row), limits.max_ssim, _plain)
-    if limits.max_fsinfo is not None and (row.leakage or row.name != EDGE_ONLY):
+    if limits.max_fsinfo is not None and (row.leakage or row.cut.name != EDGE_ONLY):
         value = row.leakage.fsinfo.value if row.leakage else None
         yield from _miss("FSInfo", "--max-fsinfo", value, limits.max_fsinfo, _nats)
 
 
 def _ssim(row: CutReport) -> float | None:
-    if row.name == CLOUD_ONLY:
+    if row.cut.name == CLOUD_ONLY:
         return 1.0
     attack = row.strongest_attack
     return attack.ssim if attack else None

@@ -180,7 +180,7 @@ def figure(row: CutReport, limit: str) -> float | None:
         value = row.edge_memory_bytes
     elif limit == "max_ssim":
         attack = row.strongest_attack
-        value = 1.0 if row.name == CLOUD_ONLY else None if attack is None else attack.ssim
+        value = 1.0 if row.cut.name == CLOUD_ONLY else None if attack is None else attack.ssim
     elif limit == "max_fsinfo" and row.leakage is not None:
         value = row.leakage.fsinfo.value
     return value if value is not None and math.isfinite(value) else None

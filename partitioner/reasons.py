@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 
 from splitdeploy.partitioner.scoring import Figures, Table, attack_share, is_valid
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY
-from splitdeploy.profiles.report import Constraints, CutReport, Objective, SweepReport
+from splitdeploy.profiles.report import (
+    Constraints,
+    CutReport,
+    Objective,
+    SweepReport,
+    row_name,
+)
 from splitdeploy.profiles.units import format_energy, format_rate, format_time
 
 
@@ -70,7 +76,7 @@ def warnings_of(decision: Decision) -> tuple[str, ...]:
 
 
 def _return_warnings(decision: Decision) -> Iterator[str]:
-    if decision.report.return_at is not None and decision.pick.name == EDGE_ONLY:
+    if decision.report.return_at is not None and decision.row.cut.name == EDGE_ONLY:
         yield (
             "run the bundle of edge-only with splitdeploy run --local: its tail does nothing but "
             "hand the result on, and whoever serves it sees the result"
@@ -100,7 +106,7 @@ def _reasons(decision: Decision) -> Iterator[str]:
             f"{_one_figure(pick, objective.name)}."
         )
     valid = {row.name: row for row in decision.table.rows}
-    for end in (CLOUD_ONLY, EDGE_ONLY):
+    for end in (row_name(name, decision.row.precision) for name in (CLOUD_ONLY, EDGE_ONLY)):
         if end in valid and end != pick.name:
             yield f"Against {end}: {compared(pick, valid[end], decision.table)}."
     yield from _binding(decision)
@@ -124,9 +130,8 @@ def _others(decision: Decision) -> Iterator[str]:
     if len(decision.ranking) > 1:
         second = decision.ranking[1]
         yield f"The runner-up is {second.name}: {compared(second, pick, table)}."
-    ends = {CLOUD_ONLY, EDGE_ONLY}
-    if {row.name for row in decision.ranking[:2]} <= ends:
-        between = next((row for row in decision.ranking if row.name not in ends), None)
+    if all(row.is_end for row in decision.ranking[:2]):
+        between = next((row for row in decision.ranking if not row.is_end), None)
         if between is not None:
             yield f"The best cut between the ends is {between.name}: " + (
                 f"{compared(between, pick, table)}."
@@ -234,16 +239,16 @@ def _stability(decision: Decision) -> str:
 
 def _attack_warnings(decision: Decision) -> Iterator[str]:
     row, attack = decision.row, decision.row.strongest_attack
-    if row.name == CLOUD_ONLY:
-        yield "cloud-only sends the input itself: whoever runs the cloud sees it."
+    if row.cut.name == CLOUD_ONLY:
+        yield f"{row.name} sends the input itself: whoever runs the cloud sees it."
     if not decision.table.has_leakage:
         yield "No cut has a leakage figure: leakage has no part in this pick."
-    if row.name == CLOUD_ONLY or not decision.table.has_leakage:
+    if row.cut.name == CLOUD_ONLY or not decision.table.has_leakage:
         return
-    if row.leakage is None and row.name != EDGE_ONLY:
+    if row.leakage is None and row.cut.name != EDGE_ONLY:
         yield f"{row.name} has no Fisher-information figure."
     if attack is None:
-        if row.name != EDGE_ONLY:
+        if row.cut.name != EDGE_ONLY:
             yield f"No attack was run on {row.name}."
         return
     if not attack.converged:

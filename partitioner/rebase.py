@@ -48,7 +48,7 @@ def result_bytes(report: SweepReport) -> int:
     """The size of the result of one inference."""
     if report.result_bytes is not None:
         return report.result_bytes
-    return next((row.cut.payload_bytes for row in report.cuts if row.name == EDGE_ONLY), 0)
+    return next((row.cut.payload_bytes for row in report.cuts if row.cut.name == EDGE_ONLY), 0)
 
 
 def _row(row: CutReport, network: NetworkProfile, down_bytes: int) -> CutReport:

@@ -57,6 +57,7 @@ class Figures:
         leakage: The leakage index on [0, 1].
         slowest_s: How long the slowest stage is busy with one inference; infinite where there is no
             latency.
+        is_end: Whether nothing is cut there.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Figures:
     energy_j: float
     leakage: float
     slowest_s: float = 0.0
+    is_end: bool = False
 
     @property
     def point(self) -> tuple[float, float, float]:
@@ -122,6 +124,7 @@ def table_of(report: SweepReport) -> Table:
             energy_j=_energy_j(row) if has_energy else 0.0,
             leakage=0.0 if indices is None else indices[row.name],
             slowest_s=_slowest_s(row, report) if has_latency else 0.0,
+            is_end=row.cut.is_end,
         )
         for row in rows
     )
@@ -130,8 +133,8 @@ def table_of(report: SweepReport) -> Table:
         has_latency=has_latency,
         has_energy=has_energy,
         has_leakage=indices is not None,
-        least_latency_s=_least([(row.name, row.latency_s) for row in figures]),
-        least_energy_j=_least([(row.name, row.energy_j) for row in figures]),
+        least_latency_s=_least([(row.is_end, row.latency_s) for row in figures]),
+        least_energy_j=_least([(row.is_end, row.energy_j) for row in figures]),
     )
 
 
@@ -152,12 +155,12 @@ def leakage_indices(report: SweepReport) -> dict[str, float] | None:
     indices = {}
     for row in rows:
         value = known[row.name]
-        if row.name == CLOUD_ONLY:
+        if row.cut.name == CLOUD_ONLY:
             indices[row.name] = 1.0
         elif value is not None:
             indices[row.name] = value
         else:
-            indices[row.name] = 0.0 if row.name == EDGE_ONLY else 1.0
+            indices[row.name] = 0.0 if row.cut.name == EDGE_ONLY else 1.0
     return indices
 
 
@@ -270,9 +273,9 @@ def _price(value: float, least: float) -> float:
     return math.log(max(COST_FLOOR, value / least)) if least > 0 else 0.0
 
 
-def _least(values: Sequence[tuple[str, float]]) -> float:
-    positive = [(name, value) for name, value in values if value > 0 and math.isfinite(value)]
-    between = [value for name, value in positive if name not in {CLOUD_ONLY, EDGE_ONLY}]
+def _least(values: Sequence[tuple[bool, float]]) -> float:
+    positive = [(is_end, value) for is_end, value in values if value > 0 and math.isfinite(value)]
+    between = [value for is_end, value in positive if not is_end]
     return min(between or [value for _, value in positive], default=0.0)
 
 

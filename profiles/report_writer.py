@@ -125,6 +125,7 @@ def row_to_json(row: CutReport) -> dict[str, Any]:
     latency, strongest = row.latency_s, row.strongest_attack
     return {
         **cut_to_json(row.cut),
+        "name": row.name,
         "uplink_bps_needed": row.uplink_bps_needed,
         "verified": row.verified
         and {
