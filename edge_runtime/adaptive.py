@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from splitdeploy.edge_runtime.answers import Answer, ClientStats
@@ -22,13 +21,14 @@ from splitdeploy.edge_runtime.client import SplitClient
 from splitdeploy.edge_runtime.cut_chooser import CutChooser, CutCost
 from splitdeploy.edge_runtime.job import Item
 from splitdeploy.edge_runtime.session import Session
+from splitdeploy.profiles.closing import Closing
 from splitdeploy.profiles.errors import UsageError
 
 _SMOOTHING = 0.2
 """Of a cut's times: the share that the newest has."""
 
 
-class AdaptiveClient:
+class AdaptiveClient(Closing):
     """A `SplitClient` for each of several bundles of one model, and the choice among them.
 
     Args:
@@ -134,17 +134,6 @@ class AdaptiveClient:
         """Close all clients."""
         for client in self.clients:
             client.close()
-
-    def __enter__(self) -> AdaptiveClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _place(self) -> int:
         """The cut for the next picture."""

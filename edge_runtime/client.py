@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 from splitdeploy.edge_runtime.answers import Answer, ClientStats, Counter
 from splitdeploy.edge_runtime.bandwidth import Uplink, UplinkMeter
 from splitdeploy.edge_runtime.breaker import Breaker, BreakerSettings
 from splitdeploy.edge_runtime.bundle import Bundle
+from splitdeploy.edge_runtime.client_checks import Fallback, check_client, check_deadline
 from splitdeploy.edge_runtime.delivery import Delivery, Giving
 from splitdeploy.edge_runtime.from_async import FromAsync
 from splitdeploy.edge_runtime.job import Item, Job
@@ -28,17 +28,14 @@ from splitdeploy.edge_runtime.opened import OpenedBundle
 from splitdeploy.edge_runtime.pipeline import Pipeline
 from splitdeploy.edge_runtime.session import Session
 from splitdeploy.edge_runtime.tls import ClientTls
-from splitdeploy.profiles.errors import CloudError, SessionError, UnknownNameError, UsageError
-
-Fallback = Literal["refuse", "local"]
-
-FALLBACKS = ("refuse", "local")
+from splitdeploy.profiles.closing import Closing
+from splitdeploy.profiles.errors import CloudError, SessionError, UsageError
 
 _CLOSED = "expected an open client, it is closed: make another"
 _LONGEST_GREETING_S = 2.0
 
 
-class SplitClient:
+class SplitClient(Closing):
     """Runs pictures through a head here and a tail in the cloud.
 
     Every picture gets exactly one `Answer`, within the deadline: the cloud's; with
@@ -104,7 +101,7 @@ class SplitClient:
         link: LinkSettings | None = None,
         breaker: BreakerSettings | None = None,
     ) -> None:
-        _check(fallback, address, deadline_s, retries, window, max_batch)
+        check_client(fallback, address, deadline_s, retries, window, max_batch)
         self._deadline_s, self._window, self._max_batch = deadline_s, window, max_batch
         self._counter, self._closed = Counter(), False
         self._lock = threading.Lock()
@@ -291,17 +288,6 @@ class SplitClient:
         if self._opened is not None:
             self._opened.close()
 
-    def __enter__(self) -> SplitClient:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     async def __aenter__(self) -> SplitClient:
         return self
 
@@ -334,7 +320,7 @@ class SplitClient:
     def _infer(
         self, items: Sequence[Item], deadline_s: float | None, giving: Giving
     ) -> list[Answer]:
-        _check_deadline(deadline_s)
+        check_deadline(deadline_s)
         job = self._job(0, items, deadline_s)
         with self._lock:
             self._givings.add(giving)
@@ -358,7 +344,7 @@ class SplitClient:
     def _run(
         self, chunks: Iterable[Sequence[Item]], deadline_s: float | None, pipeline: Pipeline
     ) -> Generator[Answer, None, None]:
-        _check_deadline(deadline_s)
+        check_deadline(deadline_s)
         return self._started(chunks, deadline_s, pipeline)
 
     def _started(
@@ -394,31 +380,3 @@ class SplitClient:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._window, "splitdeploy-ainfer")
             return self._executor
-
-
-def _check(
-    fallback: str,
-    address: str | None,
-    deadline_s: float,
-    retries: int,
-    window: int,
-    max_batch: int,
-) -> None:
-    if fallback not in FALLBACKS:
-        raise UnknownNameError("fallback", str(fallback), FALLBACKS)
-    if address is None and fallback != "local":
-        raise UsageError(
-            "expected the cloud's address, got none: give HOST:PORT, or fallback='local' to answer "
-            "everything on this device"
-        )
-    _check_deadline(deadline_s)
-    if retries < 0 or window < 1 or max_batch < 1:
-        raise UsageError(
-            "expected retries of at least 0, a window and a max_batch of at least 1, got "
-            f"{retries}, {window} and {max_batch}"
-        )
-
-
-def _check_deadline(deadline_s: float | None) -> None:
-    if deadline_s is not None and not 0 < deadline_s < float("inf"):
-        raise UsageError(f"expected a deadline above 0 s, got {deadline_s} s")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splitdeploy.profiles.closing import Closing
 from splitdeploy.profiles.cut import TensorSpec
 from splitdeploy.profiles.errors import SessionError
 
@@ -40,10 +40,8 @@ class StageTimes:
 FREE = -1
 """The size, in a session's ``TensorSpec``, of a dimension that the graph leaves open."""
 
-_Self = TypeVar("_Self", bound="Session")
 
-
-class Session(ABC):
+class Session(Closing):
     """An opened graph. ``run`` checks what goes in; a subclass writes ``_run`` and ``_close``.
 
     Args:
@@ -100,17 +98,6 @@ class Session(ABC):
         if self._open:
             self._open = False
             self._close()
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         def listed(specs: tuple[TensorSpec, ...]) -> str:

@@ -18,16 +18,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from command_line import MODEL, SMALL
+
+from splitdeploy.profiles.closing import Closing
 
 HERE = Path(__file__).parent
 SLICE_S = 0.005
 
 
-class ForkedRuns:
+class ForkedRuns(Closing):
     """The helper process."""
 
     def __init__(self) -> None:
@@ -42,15 +43,8 @@ class ForkedRuns:
         assert self._helper.stdout is not None
         assert self._helper.stdout.readline() == "ready\n"
 
-    def __enter__(self) -> ForkedRuns:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End it."""
         assert self._helper.stdin is not None
         self._helper.stdin.close()
         self._helper.wait(60)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TypeVar
+
+from splitdeploy.profiles.closing import Closing
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,7 @@ class NotMeasured:
         return f"not measured: {self.reason}"
 
 
-_Self = TypeVar("_Self", bound="PowerReader")
-
-
-class PowerReader(ABC):
+class PowerReader(Closing):
     """Reads what a machine draws.
 
     Attributes:
@@ -89,20 +86,9 @@ class PowerReader(ABC):
             SensorError: The sensor does not answer.
         """
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Release what the reader holds; most hold nothing."""
 
     def describe(self) -> str:
         """For people: the sensor, the rails of the total, what it covers."""
         return f"{self.name}, {' + '.join(self.total_rails)} ({self.covers})"
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
