@@ -106,6 +106,36 @@ class Token(nn.Module):
         return self.head((x + mixed)[:, 0])
 
 
+class Skips(nn.Module):
+    """Skip connections from the input and from early on, read far behind."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 4, 3, padding=1)
+        self.b = nn.Conv2d(4, 4, 3, padding=1)
+        self.c = nn.Conv2d(4, 4, 3, padding=1)
+        self.d = nn.Conv2d(11, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = torch.relu(self.a(x))
+        b = torch.tanh(self.b(a))
+        c = torch.sigmoid(self.c(b)) * a
+        return self.d(torch.cat([a, c, x], 1)).mean((2, 3))
+
+
+class EarlyResult(nn.Module):
+    """Two results, one of which is there long before the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.skips = Skips()
+        self.first = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        early = self.first(x)
+        return self.skips(torch.tanh(early)), early
+
+
 class DataDependent(nn.Module):
     """No fixed graph."""
 
@@ -116,6 +146,11 @@ class DataDependent(nn.Module):
 def small_resnet() -> tuple[nn.Module, Tensor]:
     """A factory for the command line: 32 × 32 pixels."""
     return SmallResNet(), torch.zeros(1, 3, 32, 32)
+
+
+def skipping() -> tuple[nn.Module, Tensor]:
+    """A factory of a model whose input and first activation are read again at its end."""
+    return Skips(), torch.zeros(1, 3, 16, 16)
 
 
 def data_dependent() -> tuple[nn.Module, Tensor]:

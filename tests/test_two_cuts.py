@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from small_models import MODELS, Branches, build
+from small_models import MODELS, EarlyResult, Skips, build
 from torch import Tensor, nn
 
 from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession
@@ -28,22 +27,9 @@ from splitdeploy.profiles.errors import UnknownNameError, UsageError
 
 Array = NDArray[Any]
 
-
-class Skips(nn.Module):
-    """Skip connections over any pair of cuts, from the input itself too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a = nn.Conv2d(3, 4, 3, padding=1)
-        self.b = nn.Conv2d(4, 4, 3, padding=1)
-        self.c = nn.Conv2d(4, 4, 3, padding=1)
-        self.d = nn.Conv2d(11, 5, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        a = torch.relu(self.a(x))
-        b = torch.tanh(self.b(a))
-        c = torch.sigmoid(self.c(b)) * a
-        return self.d(torch.cat([a, c, x], 1)).mean((2, 3)), b.mean((2, 3))
+MORE = {"skips": Skips, "early": EarlyResult}
+NAMES = [*MODELS, *MORE]
+PICTURE = (torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(2)),)
 
 
 @dataclass(frozen=True)
@@ -63,19 +49,15 @@ def make_case(model: nn.Module, example: tuple[object, ...], folder: Path) -> Ca
     feeds = {name: leaf.numpy() for name, leaf in zip(exported.inputs, flat, strict=True)}
     with OnnxRuntimeSession(exported.path) as session:
         found = session.run(feeds)
-    return Case(
-        trace, cuts, Slicer(exported), feeds, [found[name] for name in exported.results]
-    )
+    return Case(trace, cuts, Slicer(exported), feeds, [found[name] for name in exported.results])
 
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     made = {}
-    for name in [*MODELS, "skips"]:
+    for name in NAMES:
         torch.manual_seed(1)
-        model, example = (
-            (Skips().eval(), (torch.randn(1, 3, 8, 8),)) if name == "skips" else build(name)
-        )
+        model, example = (MORE[name]().eval(), PICTURE) if name in MORE else build(name)
         made[name] = make_case(model, example, tmp_path_factory.mktemp(name))
     return made
 
@@ -92,7 +74,7 @@ def chained(case: Case, cut: CutPoint, folder: Path) -> list[Array]:
         return run_halves(head, tail, case.feeds, last)
 
 
-@pytest.mark.parametrize("name", [*MODELS, "skips"])
+@pytest.mark.parametrize("name", NAMES)
 @settings(
     max_examples=15, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -109,3 +91,72 @@ def test_any_pair_of_cuts_is_the_whole(
     cut = data.draw(st.sampled_from(kept[:-1]), label="cut")
     verdict = compare(case.expected, chained(case, cut, tmp_path), 1)
     assert verdict.ok, verdict
+
+
+def test_what_crosses_both_cuts_stays_at_the_edge(cases: dict[str, Case]) -> None:
+    case = cases["skips"]
+    graph = case.trace.graph
+    back = find_return(graph, "mul")
+    rows = {cut.name: cut for cut in with_return(graph, case.cuts, back)}
+    assert [tensor.name for tensor in back.tensors] == ["x", "relu", "mul"]
+    # Behind relu nothing but relu is read before the return; the input is held, and not sent.
+    cut = rows["relu"]
+    assert cut.last is not None
+    assert [tensor.name for tensor in cut.tensors] == ["relu"]
+    assert [tensor.name for tensor in cut.last.held] == ["x", "relu"]
+    assert [tensor.name for tensor in cut.last.returned] == ["mul"]
+    assert cut.payload_bytes == cut.last.downlink_bytes == 4 * 4 * 8 * 8
+    assert {tensor.name for tensor in as_one_cut(cut).tensors} == {"x", "relu"}
+    # From cloud-only on, relu is made in the cloud, and comes back.
+    last = rows[CLOUD_ONLY].last
+    assert last is not None and [tensor.name for tensor in last.returned] == ["relu", "mul"]
+    assert rows[EDGE_ONLY].last is None
+    halves = case.slicer.cut(cut)
+    assert halves.last is not None
+    assert [value.name for value in halves.head.graph.output] == ["relu", f"x{HELD}", f"relu{HELD}"]
+    assert {value.name for value in halves.last.graph.input} == {"mul", f"x{HELD}", f"relu{HELD}"}
+    assert [value.name for value in halves.tail.graph.output] == ["mul"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_sides_add_up_to_the_model(cases: dict[str, Case], name: str) -> None:
+    case = cases[name]
+    graph, whole = case.trace.graph, case.cuts[-1]
+    back = case.cuts[-2]
+    for cut in with_return(graph, case.cuts, back):
+        assert cut.head_macs + cut.tail_macs == graph.macs
+        assert cut.head_parameters <= whole.head_parameters
+        assert cut.head_peak_activation_bytes <= whole.head_peak_activation_bytes
+        if cut.last is not None:
+            crossing = {*as_one_cut(cut).tensors, *cut.last.returned}
+            assert {tensor.name for tensor in back.tensors} <= {tensor.name for tensor in crossing}
+
+
+def test_a_result_before_the_return_is_told(cases: dict[str, Case]) -> None:
+    assert (
+        sees_results(cases["skips"].trace.graph, find_return(cases["skips"].trace.graph, "mul"))
+        == ()
+    )
+    graph = cases["early"].trace.graph
+    assert sees_results(graph, find_return(graph, "tanh")) == (graph.outputs[1],)
+
+
+def test_refusals(cases: dict[str, Case]) -> None:
+    case = cases["residual"]
+    graph = case.trace.graph
+    blocks = find_cuts(graph, "block")
+    for end in (CLOUD_ONLY, EDGE_ONLY):
+        with pytest.raises(
+            UsageError, match=rf"to return at a cut between the two ends, got {end}"
+        ):
+            find_return(graph, end)
+    with pytest.raises(UnknownNameError, match="unknown cut 'layer9'"):
+        find_return(graph, "layer9")
+    with pytest.raises(UnknownNameError, match="nothing can be cut behind fc"):
+        find_return(graph, "fc")
+    first = find_return(graph, blocks[1].name)
+    with pytest.raises(
+        UsageError,
+        match=rf"got {first.name}, and no cut lies before it \(the first: {first.name}\)",
+    ):
+        with_return(graph, blocks, first)
