@@ -236,7 +236,8 @@ def limit_values(
 ) -> Mapping[str, Array]:
     """What each limit that is set is on, by case and row; infinite where a figure is missing.
 
-    What no limit is on is not computed.
+    Less is better: a figure that has a floor comes with the other sign. What no limit is on is not
+    computed.
 
     Args:
         report: A report.
@@ -253,6 +254,7 @@ def limit_values(
         "max_edge_memory_bytes": lambda: _memory_bytes(rows),
         "max_ssim": lambda: _limited_ssim(rows, cases),
         "max_fsinfo": lambda: _limited_fsinfo(rows, cases),
+        "min_agreement": lambda: np.where(np.isnan(cases.agreement), math.inf, -cases.agreement),
     }
     return {
         name: value() for name, value in values.items() if getattr(constraints, name) is not None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from splitdeploy.partitioner.limits import FLOORS, agreement
 from splitdeploy.partitioner.scoring import is_valid
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY
 from splitdeploy.profiles.errors import UsageError
@@ -50,6 +51,12 @@ def check_constraints(constraints: Constraints) -> None:
         if not math.isfinite(limit) or (must_be_positive and limit <= 0):
             bound = "a number above zero" if must_be_positive else "a number"
             raise UsageError(f"expected {bound} for {flag}, got {limit:g}")
+    share = constraints.min_agreement
+    if share is not None and not 0 < share <= 1:
+        raise UsageError(
+            "expected a share above 0 and at most 1 for --min-agreement, such as 0.95, "
+            f"got {share:g}"
+        )
     confidence = constraints.confidence
     if confidence is not None and not 0 < confidence < 1:
         raise UsageError(
@@ -89,9 +96,10 @@ def _unlikely(
     for name, (flag, what, shown) in _TOLD.items():
         if chance.get(name, 1.0) < confidence:
             limit = shown(getattr(limits, name))
+            holds = "reaches" if name in FLOORS else "stays within"
             yield Miss(
                 flag,
-                f"{what} stays within {flag} {limit} with probability {chance[name]:.2f}, "
+                f"{what} {holds} {flag} {limit} with probability {chance[name]:.2f}, "
                 f"below --confidence {confidence:g}",
                 confidence - chance[name],
             )
@@ -114,6 +122,22 @@ def _misses(row: CutReport, limits: Constraints) -> Iterator[Miss]:
     if limits.max_fsinfo is not None and (row.leakage or row.cut.name != EDGE_ONLY):
         value = row.leakage.fsinfo.value if row.leakage else None
         yield from _miss("FSInfo", "--max-fsinfo", value, limits.max_fsinfo, _nats)
+    if limits.min_agreement is not None:
+        yield from _disagreement(agreement(row), limits.min_agreement)
+
+
+def _disagreement(share: float | None, limit: float) -> Iterator[Miss]:
+    flag = "--min-agreement"
+    if share is None:
+        yield Miss(flag, f"has no codec agreement figure, which {flag} asks for", math.inf)
+    elif share < limit:
+        by, relative = limit - share, (limit - share) / limit
+        yield Miss(
+            flag,
+            f"codec agreement {_plain(share)} falls short of {flag} {_plain(limit)} by "
+            f"{_plain(by)} ({relative * 100:.0f} %)",
+            relative,
+        )
 
 
 def _ssim(row: CutReport) -> float | None:
@@ -151,6 +175,7 @@ _TOLD: dict[str, tuple[str, str, Callable[[float], str]]] = {
     "max_edge_memory_bytes": ("--max-edge-memory", "edge memory", format_size),
     "max_ssim": ("--max-ssim", "SSIM", _plain),
     "max_fsinfo": ("--max-fsinfo", "FSInfo", _nats),
+    "min_agreement": ("--min-agreement", "codec agreement", _plain),
 }
 """Each limit's option, what it is on, and how its values are shown."""
 
@@ -197,9 +222,10 @@ def why_infeasible(
         return "no cut has the figures that the objective asks for; profile anew"
     binding, nearest = min(missed, key=lambda pair: pair[0].relative)
     if math.isinf(binding.relative):
+        how = "" if binding.flag == "--min-agreement" else " (without --no-privacy)"
         return (
             f"no cut satisfies the constraints: {nearest.name} {binding.text}; "
-            f"profile anew with that figure (without --no-privacy), or drop {binding.flag}"
+            f"profile anew with that figure{how}, or drop {binding.flag}"
         )
     return (
         f"no cut satisfies the constraints: {binding.flag} binds: the nearest cut is "

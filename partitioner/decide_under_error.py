@@ -25,6 +25,7 @@ from splitdeploy.partitioner.case_figures import (
     case_scores,
     limit_values,
 )
+from splitdeploy.partitioner.limits import ceiling
 from splitdeploy.partitioner.rebase import result_bytes
 from splitdeploy.partitioner.scoring import Table, is_valid, table_of
 from splitdeploy.partitioner.settle_words import settle_text
@@ -85,7 +86,8 @@ def decide_under_error(
     """
     table = table_of(report)
     parts = uncertain_parts(report, trace)
-    cases = draw_cases(report, parts, trace=trace, draws=draws, seed=seed)
+    codec = constraints.min_agreement is not None
+    cases = draw_cases(report, parts, trace=trace, draws=draws, seed=seed, codec=codec)
     figures = case_figures(report, table, cases)
     names = [name for name in figures.names if name in set(candidates)]
     columns = np.array([figures.names.index(name) for name in names])
@@ -93,7 +95,7 @@ def decide_under_error(
     best = _winners(figures, scores, columns)
     regrets = scores - scores[np.arange(draws), best][:, None]
     meets = {
-        limit: _whole(values <= getattr(constraints, limit), draws).mean(axis=0)
+        limit: _whole(values <= ceiling(constraints, limit), draws).mean(axis=0)
         for limit, values in limit_values(report, cases, constraints).items()
     }
     rows = tuple(
@@ -146,7 +148,7 @@ def chances(
     """
     asked, cases = _limit_cases(report, constraints, trace, names)
     held = {
-        limit: _whole(values <= getattr(constraints, limit), DRAWS).mean(axis=0)
+        limit: _whole(values <= ceiling(constraints, limit), DRAWS).mean(axis=0)
         for limit, values in limit_values(asked, cases, constraints).items()
     }
     return {
@@ -170,7 +172,8 @@ def least_limits(
         trace: The link's rates over time, where they are known.
 
     Returns:
-        Values by the limit's name, then by row; a row without the figure is left out.
+        Values by the limit's name, then by row, less being stricter: those of a floor have the
+        other sign. A row without the figure is left out.
     """
     # Which limits are set is all that matters here.
     every = Constraints(**dict.fromkeys(limits, 0))
@@ -197,7 +200,8 @@ def _limit_cases(
     """The rows that are asked for, and their cases as far as the limits need them."""
     leaks = constraints.max_ssim is not None or constraints.max_fsinfo is not None
     parts = uncertain_parts(report, trace)
-    cases = draw_cases(report, parts, trace=trace, leakage=leaks, names=names)
+    codec = constraints.min_agreement is not None
+    cases = draw_cases(report, parts, trace=trace, leakage=leaks, codec=codec, names=names)
     rows = tuple(
         row for row in report.cuts if is_valid(row) and (names is None or row.name in names)
     )

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from splitdeploy.partitioner.limits import agreement, ceiling, turned
 from splitdeploy.partitioner.stability import stable_interval
 from splitdeploy.profiles.cut import CLOUD_ONLY
 from splitdeploy.profiles.measurement import Measurement
@@ -30,7 +31,8 @@ class LimitFlip:
         limit: Its name, as in ``Constraints``.
         value: At which another row is picked.
         cut: That row; None where none is left.
-        tighter: Whether the limit has to be below the value for it, and not at it or above.
+        tighter: Whether the limit has to be stricter than the value for it, and not at it or
+            looser.
     """
 
     limit: str
@@ -98,7 +100,20 @@ LIMITS = ("max_latency_s", "max_ssim", "max_fsinfo")
 """Of which it is told where they flip the pick."""
 
 Values = Mapping[str, Mapping[str, float]]
-"""The least value of a limit that a row meets, by limit and row."""
+"""The strictest value of a limit that a row meets, turned, by limit and row."""
+
+
+def told_limits(report: SweepReport) -> tuple[str, ...]:
+    """The limits of which it is told where they flip the pick.
+
+    Args:
+        report: A report.
+
+    Returns:
+        ``LIMITS``, and the one on the codec where there is one.
+    """
+    coded = any(row.codec_loss is not None for row in report.cuts)
+    return (*LIMITS, "min_agreement") if coded else LIMITS
 
 
 def central_limits(report: SweepReport) -> Values:
@@ -108,11 +123,15 @@ def central_limits(report: SweepReport) -> Values:
         report: A report.
 
     Returns:
-        Figures by the limit's name, then by row.
+        Figures by the limit's name, then by row, turned.
     """
     return {
-        limit: {row.name: value for row in report.cuts if (value := figure(row, limit)) is not None}
-        for limit in LIMITS
+        limit: {
+            row.name: turned(limit, value)
+            for row in report.cuts
+            if (value := figure(row, limit)) is not None
+        }
+        for limit in told_limits(report)
     }
 
 
@@ -140,7 +159,7 @@ def limit_flips(
         constraints: The limits as they are.
         pick: What is picked with them.
         decide: Picks.
-        values: The least value of each limit that each row meets.
+        values: The strictest value of each limit that each row meets, turned.
 
     Yields:
         For each limit the flip where it is tightened, and where it is loosened, if there is one.
@@ -149,15 +168,17 @@ def limit_flips(
         own = met.get(pick)
         lower = [value for value in met.values() if own is not None and value < own]
         if own is not None and lower:
-            instead = decide(report, with_limit(constraints, limit, max(lower)))
-            yield LimitFlip(limit, own, instead, tighter=True)
-        set_to = getattr(constraints, limit)
-        if set_to is None:
+            stricter = turned(limit, max(lower))
+            instead = decide(report, with_limit(constraints, limit, stricter))
+            yield LimitFlip(limit, turned(limit, own), instead, tighter=True)
+        if getattr(constraints, limit) is None:
             continue
+        set_to = ceiling(constraints, limit)
         for value in sorted({value for value in met.values() if value > set_to}):
-            instead = decide(report, with_limit(constraints, limit, value))
+            looser = turned(limit, value)
+            instead = decide(report, with_limit(constraints, limit, looser))
             if instead != pick:
-                yield LimitFlip(limit, value, instead, tighter=False)
+                yield LimitFlip(limit, looser, instead, tighter=False)
                 break
 
 
@@ -183,4 +204,6 @@ def figure(row: CutReport, limit: str) -> float | None:
         value = 1.0 if row.cut.name == CLOUD_ONLY else None if attack is None else attack.ssim
     elif limit == "max_fsinfo" and row.leakage is not None:
         value = row.leakage.fsinfo.value
+    elif limit == "min_agreement":
+        value = agreement(row)
     return value if value is not None and math.isfinite(value) else None

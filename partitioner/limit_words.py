@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from splitdeploy.partitioner.constraints import shown_limit
 from splitdeploy.partitioner.flips import FACTORS, LimitFlip, Pick, with_limit
+from splitdeploy.partitioner.limits import FLOORS
 from splitdeploy.partitioner.reasons import Decision, compared, listed
 from splitdeploy.profiles.bandwidth_trace import TraceOutcome
 from splitdeploy.profiles.report import SweepReport
@@ -34,7 +35,10 @@ def limit_reasons(decision: Decision, flips: Sequence[LimitFlip], decide: Pick) 
         if flip.limit not in named and flip.limit != "max_ssim":
             continue
         at = shown_limit(flip.limit, flip.value)
-        when = f"Below {at}" if flip.tighter else f"From {at} on"
+        if flip.limit in FLOORS:
+            when = f"Above {at}" if flip.tighter else f"At {at} and below"
+        else:
+            when = f"Below {at}" if flip.tighter else f"From {at} on"
         if flip.cut is None:
             yield f"{when} no row is left."
         else:

@@ -14,14 +14,15 @@ from dataclasses import replace
 from splitdeploy.partitioner.constraints import check_constraints, misses, why_infeasible
 from splitdeploy.partitioner.decide_under_error import chances, decide_under_error, least_limits
 from splitdeploy.partitioner.flips import (
-    LIMITS,
     LimitFlip,
     Values,
     central_limits,
     edge_interval,
     limit_flips,
+    told_limits,
 )
 from splitdeploy.partitioner.limit_words import edge_reason, limit_reasons, trace_reason
+from splitdeploy.partitioner.limits import FLOORS, turned
 from splitdeploy.partitioner.pareto import pareto_front
 from splitdeploy.partitioner.reasons import Decision, reasons, warnings_of
 from splitdeploy.partitioner.rebase import with_network
@@ -110,7 +111,7 @@ def recommend(
     met = (
         central_limits(judged)
         if constraints.confidence is None
-        else least_limits(judged, LIMITS, constraints.confidence, trace)
+        else least_limits(judged, told_limits(judged), constraints.confidence, trace)
     )
     flips = tuple(limit_flips(judged, constraints, pick.name, pick_of, met))
     unbound = rank(judged, table, Constraints(), objective)
@@ -127,6 +128,8 @@ def recommend(
         )
     recommendation = Recommendation(
         cut=pick.name,
+        precision=judged.find(pick.name).precision,
+        run=judged.find(pick.name).run,
         why=(
             *reasons(decision),
             *limit_reasons(decision, flips, pick_of),
@@ -162,8 +165,11 @@ def _intervals(
         intervals["edge_time_factor"] = speeds
     for limit, values in met.items():
         if pick in values:
+            own = turned(limit, values[pick])
             ends = [flip.value for flip in flips if flip.limit == limit and not flip.tighter]
-            intervals[limit] = (values[pick], min(ends, default=None))
+            # A limit flips the pick once where it is loosened; a floor is loosened downwards.
+            end = ends[0] if ends else None
+            intervals[limit] = (end or 0.0, own) if limit in FLOORS else (own, end)
     return intervals
 
 

@@ -21,7 +21,7 @@ from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.slicing import Halves, write_slice
 from splitdeploy.partitioner.state import State
 from splitdeploy.partitioner.verify import compare, run_behind
-from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint
+from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, TAIL_PRECISIONS, CutPoint
 from splitdeploy.profiles.errors import OutputError, SplitdeployError
 from splitdeploy.profiles.measurement import Measurement
 from splitdeploy.profiles.report import CutReport, Verification
@@ -238,4 +238,4 @@ def _time(
 
 def cloud_precision(options: ProfileOptions) -> str:
     """What the tail computes in: an int8 payload is decoded and computed in fp16."""
-    return "fp16" if options.precision == "int8" else options.precision
+    return TAIL_PRECISIONS[options.precision]

@@ -3,16 +3,20 @@
 A *case* is one way that things may truly be. The parts of a figure vary as follows; what varies
 together must be drawn together, or ties that errors leave alone would be broken by them.
 
-- ``edge``, ``cloud``: the time of a side is F G. The factor F is common to all rows of the side,
-  log-normal with median 1: a device that is slower than its model is so for every cut. G is the
-  time of a row by a gamma process in the row's time: the share of error that differs between
-  kernels. Heads are nested, so that a longer one takes longer in every case, and two that are
-  nearly alike stay so.
+- ``edge``, ``cloud``: the time of a side is F H G. The factor F is common to all rows of the side,
+  log-normal with median 1: a device that is slower than its model is so for every cut. H is common
+  to the rows that compute in one precision: what a precision takes more or less than the model's.
+  G is the time of a row by a gamma process in the row's time: the share of error that differs
+  between kernels. Heads of one precision are nested, so that a longer one takes longer in every
+  case, and two that are nearly alike stay so.
 - ``network``: rates by one log-normal factor that all rows share (or drawn from a trace), the round
   trip by another one.
 - ``power``: the draw of the board, and that of the radio, by a factor each.
 - ``leakage``: the gain of each row by its standard error, the SSIM of its strongest attack by its
-  interval; normal, each row its own.
+  interval; normal, each cut its own. In two precisions a cut errs alike: the pictures are the same.
+
+The share of pictures that keep their class with a codec is counted on few: it is drawn from what
+the count leaves open (a beta distribution, with Jeffreys' prior).
 
 ``docs/decision.md`` says where each number comes from and what is assumed.
 """
@@ -21,22 +25,22 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from splitdeploy.partitioner.limits import agreement
+from splitdeploy.partitioner.precision_spread import precision_spreads, side_precisions
 from splitdeploy.partitioner.scoring import is_valid
+from splitdeploy.partitioner.side_cases import Array, normal, side_cases
 from splitdeploy.profiles.bandwidth_trace import TraceSample
 from splitdeploy.profiles.certainty import UncertainPart
 from splitdeploy.profiles.measurement import Measurement
 from splitdeploy.profiles.network import NetworkProfile
-from splitdeploy.profiles.report import CutReport, PlaceInfo, SweepReport
-
-Array: TypeAlias = NDArray[np.float64]
+from splitdeploy.profiles.report import CutReport, SweepReport
 
 DRAWS = 4000
 """Cases that are drawn where nothing else is said."""
@@ -77,6 +81,7 @@ class Cases:
         gain: Nats per input element; NaN where there is none.
         ssim: Of the strongest attack; NaN where there is none.
         fsinfo: Nats per input element; NaN where there is none.
+        agreement: Share of pictures that keep their class; NaN where it is not known.
     """
 
     edge_s: Array
@@ -88,6 +93,7 @@ class Cases:
     gain: Array
     ssim: Array
     fsinfo: Array
+    agreement: Array
 
     def rates(self, network: NetworkProfile) -> tuple[Array, Array, Array]:
         """Uplink and downlink in bits per second and the round trip in seconds, by case."""
@@ -112,15 +118,16 @@ def uncertain_parts(
     """
     rows = [row for row in report.cuts if is_valid(row)]
     return (
-        _side("edge", report.edge, rows),
-        _side("cloud", report.cloud, rows),
+        _side("edge", report, rows),
+        _side("cloud", report, rows),
         _network(report.network, trace),
         _power(rows),
         _leakage(rows),
     )
 
 
-def _side(name: str, place: PlaceInfo, rows: Sequence[CutReport]) -> UncertainPart:
+def _side(name: str, report: SweepReport, rows: Sequence[CutReport]) -> UncertainPart:
+    place = report.edge if name == "edge" else report.cloud
     timed = [
         stage
         for row in rows
@@ -130,13 +137,26 @@ def _side(name: str, place: PlaceInfo, rows: Sequence[CutReport]) -> UncertainPa
     if not timed:
         return UncertainPart(name, 0.0, 0.0, f"nothing runs on {place.device}")
     common, own = (statistics.median(s) for s in zip(*map(_time_spread, timed), strict=True))
+    kinds = side_precisions(report, name, rows)
     if timed[0].source == "measured":
         text = f"{place.device}, measured: the spread of its repetitions"
-    elif common or own:
+        if len(set(kinds)) == 1:
+            return UncertainPart(name, common, own, text)
+        # Half of it is of the day that matters, half of the days on which each run was measured.
+        common /= math.sqrt(2)
+        return UncertainPart(
+            name, common, own, f"{text}, each precision by itself", dict.fromkeys(kinds, common)
+        )
+    apart: Mapping[str, float] = {}
+    if common or own:
         text = f"{place.device}, {timed[0].source}: the stated error of its device model"
+        apart = precision_spreads(report, name, kinds)
     else:
         text = f"{place.device}, {timed[0].source}: no error is stated, and none is assumed"
-    return UncertainPart(name, common, own, text)
+    if apart:
+        told = ", ".join(f"{kind} {spread:.2g}" for kind, spread in apart.items())
+        text += f", and one of each precision ({told})"
+    return UncertainPart(name, common, own, text, apart)
 
 
 def _time_spread(time: Measurement) -> tuple[float, float]:
@@ -215,6 +235,7 @@ def central_cases(report: SweepReport) -> Cases:
         gain=_column(row.leakage.gain.value if row.leakage else math.nan for row in rows),
         ssim=_column(a.ssim if (a := row.strongest_attack) else math.nan for row in rows),
         fsinfo=_column(row.leakage.fsinfo.value if row.leakage else math.nan for row in rows),
+        agreement=_column(math.nan if (share := agreement(row)) is None else share for row in rows),
     )
 
 
@@ -226,6 +247,7 @@ def draw_cases(
     draws: int = DRAWS,
     seed: int = SEED,
     leakage: bool = True,
+    codec: bool = True,
     names: Collection[str] | None = None,
 ) -> Cases:
     """Draw cases from the stated errors; the same seed gives the same cases.
@@ -239,6 +261,7 @@ def draw_cases(
         draws: How many cases.
         seed: Of the random numbers.
         leakage: Whether leakage varies; where nothing asks for it that saves time.
+        codec: Whether what the codec costs varies; likewise.
         names: Of the rows that are asked for; None for all. Their cases are the same either way.
 
     Returns:
@@ -249,21 +272,31 @@ def draw_cases(
     by_name = {part.name: part for part in parts}
     seeds = {name: (seed, place) for place, name in enumerate(PARTS)}
     sides = {
-        name: _side_cases(_times(rows, name), by_name[name], draws, seeds[name], kept)
+        name: side_cases(
+            _times(rows, name),
+            side_precisions(report, name, rows),
+            by_name[name],
+            draws,
+            seeds[name],
+            kept,
+        )
         for name in ("edge", "cloud")
     }
     link, is_factor = _link_cases(
         report.network, by_name["network"], trace, draws, seeds["network"]
     )
-    factors = _normal(seeds["power"], (draws, 2))
+    factors = normal(seeds["power"], (draws, 2))
     asked = [rows[k] for k in kept]
     middle = central_cases(replace(report, cuts=tuple(asked)))
     sends = any(row.energy_j and row.energy_j.radio for row in asked)
     if leakage:
-        normal = _normal(seeds["leakage"], (2, draws, len(rows)))
-        middle = _leakage_cases(asked, middle, normal[:, :, kept])
+        cuts = list(dict.fromkeys(row.cut.name for row in rows))
+        numbers = normal(seeds["leakage"], (2, draws, len(cuts)))
+        columns = [cuts.index(row.cut.name) for row in asked]
+        middle = _leakage_cases(asked, middle, numbers[:, :, columns])
     return replace(
         middle,
+        agreement=_agreement_cases(asked, middle, draws, seed) if codec else middle.agreement,
         edge_s=sides["edge"],
         cloud_s=sides["cloud"],
         link=link,
@@ -271,14 +304,6 @@ def draw_cases(
         power=np.exp(by_name["power"].common * factors[:, :1]),
         radio=np.exp(RADIO_SPREAD * factors[:, 1:]) if sends else middle.radio,
     )
-
-
-@lru_cache(maxsize=16)
-def _normal(seed: tuple[int, ...], shape: tuple[int, ...]) -> Array:
-    """Standard normal numbers; kept, since a search asks for the same ones again and again."""
-    numbers = np.random.default_rng(seed).standard_normal(shape)
-    numbers.flags.writeable = False
-    return numbers
 
 
 def _times(rows: Sequence[CutReport], stage: str) -> Array:
@@ -291,31 +316,6 @@ def _column(values: Iterable[float]) -> Array:
     return np.array(list(values), dtype=np.float64)[None]
 
 
-def _side_cases(
-    times: Array, part: UncertainPart, draws: int, seed: tuple[int, int], kept: Sequence[int]
-) -> Array:
-    common = np.exp(part.common * _normal(seed, (draws, 1)))
-    if not part.own or not len(times) or times.max() <= 0:
-        return times[None, kept] * common
-    fractions = tuple(np.round(times / times.max(), 9).tolist())
-    longest: float = times.max()
-    return longest * _path(fractions, part.own, draws, seed)[:, kept] * common
-
-
-@lru_cache(maxsize=8)
-def _path(fractions: tuple[float, ...], own: float, draws: int, seed: tuple[int, int]) -> Array:
-    """A gamma process at these fractions of the longest time: at 1 its deviation is ``own``."""
-    order = np.argsort(fractions)
-    steps = np.diff(np.array(fractions)[order], prepend=0.0)
-    shape = steps / own**2
-    numbers = np.random.default_rng((*seed, len(PARTS)))
-    grown = np.cumsum(numbers.gamma(np.maximum(shape, 1e-300), size=(draws, len(steps))), axis=1)
-    path = np.empty_like(grown)
-    path[:, order] = grown * own**2
-    path.flags.writeable = False
-    return path
-
-
 def _link_cases(
     network: NetworkProfile,
     part: UncertainPart,
@@ -324,12 +324,30 @@ def _link_cases(
     seed: tuple[int, int],
 ) -> tuple[Array, bool]:
     if trace is None:
-        rate, rtt = np.exp(part.common * _normal(seed, (2, draws)))
+        rate, rtt = np.exp(part.common * normal(seed, (2, draws)))
         return np.stack([rate, rate, rtt]), True
     rates = np.array([sample.over(network) for sample in trace])
     weights = np.array([sample.duration_s for sample in trace])
     picked = np.random.default_rng(seed).choice(len(rates), size=draws, p=weights / weights.sum())
     return rates[picked].T, False
+
+
+def _agreement_cases(rows: Sequence[CutReport], middle: Cases, draws: int, seed: int) -> Array:
+    """Shares that the pictures leave open; a row without a codec has none to draw."""
+    found = np.repeat(middle.agreement, draws, axis=0)
+    for column, row in enumerate(rows):
+        loss = row.codec_loss
+        if loss is not None and loss.same_class is not None:
+            kept = round(loss.images * loss.same_class)
+            label = zlib.crc32(row.name.encode())
+            found[:, column] = _shares(kept, loss.images, draws, (seed, len(PARTS), label))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _shares(kept: int, images: int, draws: int, seed: tuple[int, ...]) -> Array:
+    numbers = np.random.default_rng(seed)
+    return numbers.beta(kept + 0.5, images - kept + 0.5, size=draws)
 
 
 def _leakage_cases(rows: Sequence[CutReport], middle: Cases, normal: Array) -> Cases:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from splitdeploy.profiles.document import Node
@@ -24,12 +24,15 @@ class UncertainPart:
         common: Standard deviation that all rows share, relative.
         own: Standard deviation that each row has of its own, relative.
         text: What the figures are, in words: where the errors come from.
+        by_precision: Standard deviation that rows of one precision share besides, relative, by
+            precision; those that have none are left out.
     """
 
     name: str
     common: float
     own: float
     text: str
+    by_precision: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,9 @@ def certainty_to_json(certainty: Certainty) -> dict[str, Any]:
             dict(vars(row)) | {"meets": dict(row.meets)} for row in certainty.candidates
         ],
         "settle": [dict(vars(settle)) for settle in certainty.settle],
-        "uncertain_parts": [dict(vars(part)) for part in certainty.parts],
+        "uncertain_parts": [
+            dict(vars(part)) | {"by_precision": dict(part.by_precision)} for part in certainty.parts
+        ],
     }
 
 
@@ -171,9 +176,11 @@ def _settle(node: Node) -> Settle:
 
 
 def _part(node: Node) -> UncertainPart:
+    apart = node.get("by_precision")
     return UncertainPart(
         name=node["name"].text(),
         common=node["common"].number(),
         own=node["own"].number(),
         text=node["text"].text(),
+        by_precision={kind: value.number() for kind, value in apart.items()} if apart else {},
     )

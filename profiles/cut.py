@@ -13,6 +13,9 @@ EDGE_ONLY = "edge-only"
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 """Each precision, and the dtype that its payload is sent in."""
 
+TAIL_PRECISIONS = {"fp32": "fp32", "fp16": "fp16", "int8": "fp16"}
+"""What a tail computes in, by the run's precision: an int8 payload is decoded first."""
+
 _ITEM_BYTES = {
     "float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint32": 4,
     "float16": 2, "bfloat16": 2, "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1,
