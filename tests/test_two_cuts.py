@@ -76,7 +76,7 @@ def chained(case: Case, cut: CutPoint, folder: Path) -> list[Array]:
 
 @pytest.mark.parametrize("name", NAMES)
 @settings(
-    max_examples=15, deadline=None, derandomize=True,
+    max_examples=8, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 @given(data=st.data())
