@@ -82,7 +82,7 @@ class Plan:
     @property
     def result_bytes(self) -> int:
         """What the result weighs, for one inference."""
-        return self.cuts[-1].payload_bytes
+        return sum(self.graph.values[name].bytes for name in dict.fromkeys(self.graph.outputs))
 
     def downlink_bytes(self, sent: CutPoint) -> int:
         """What the downlink carries for one inference: the result, or what a second cut returns."""
