@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-from scipy.special import stdtrit
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Z95 = 1.959963984540054
 """The 97.5th percentile of the normal distribution."""
@@ -22,6 +23,9 @@ def student95(values: Tensor, low: float, high: float) -> tuple[float, float]:
     Returns:
         The interval; all of the range for a single picture, which says nothing of the others.
     """
+    # Deciding anew from a report takes shares of this file alone, and starts in a moment.
+    from scipy.special import stdtrit
+
     n = len(values)
     if n < 2:
         return (low, high)

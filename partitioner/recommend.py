@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from splitdeploy.partitioner.codec_words import codec_reasons, codec_warnings
 from splitdeploy.partitioner.constraints import check_constraints, misses, why_infeasible
 from splitdeploy.partitioner.decide_under_error import chances, decide_under_error, least_limits
 from splitdeploy.partitioner.flips import (
@@ -132,6 +133,7 @@ def recommend(
         run=judged.find(pick.name).run,
         why=(
             *reasons(decision),
+            *codec_reasons(decision),
             *limit_reasons(decision, flips, pick_of),
             *edge_reason(judged, speeds),
             *certainty_reasons(certainty, pick.name, runner_up),
@@ -139,6 +141,7 @@ def recommend(
         ),
         warnings=(
             *warnings_of(decision),
+            *codec_warnings(decision),
             *limit_warnings(certainty, pick.name, constraints.confidence),
         ),
         runner_up=runner_up,

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from splitdeploy.partitioner.wording import (
     MISSING,
+    class_of,
     footnotes,
     fsinfo_of,
     milli,
@@ -71,11 +72,14 @@ COLUMNS = (
 
 
 def _columns(report: SweepReport) -> list[Column]:
-    """The table's columns; the throughput where it was asked for."""
+    """The table's columns; the throughput where it was asked for, the codec where there is one."""
     columns = list(COLUMNS)
     if report.objective.name == "throughput":
         place = [column.header for column in columns].index("total ms")
         columns.insert(place, Column("per s", lambda row: _pace(row, report)))
+    if any(row.codec_loss for row in report.cuts):
+        place = [column.header for column in columns].index("verified")
+        columns.insert(place, Column("class", class_of, 3))
     return columns
 
 

@@ -61,6 +61,14 @@ def ssim_of(attack: AttackRecord | None) -> str:
     return f"{attack.ssim:.2f}" + ("" if attack.converged else UNCONVERGED)
 
 
+def class_of(row: CutReport) -> str:
+    """How many pictures keep their class with the codec, of how many; or a dash."""
+    loss = row.codec_loss
+    if loss is None or loss.changed is None:
+        return MISSING
+    return f"{loss.images - loss.changed}/{loss.images}"
+
+
 def verified_of(row: CutReport) -> str:
     """Whether the cut was verified: yes, no, or a dash where it was not tried."""
     return MISSING if row.verified is None else ("yes" if row.verified.ok else "NO")
@@ -130,6 +138,11 @@ def footnotes(report: SweepReport) -> list[str]:
     notes = [f"{row.name} failed: {row.error}" for row in report.cuts if row.error]
     if report.pareto:
         notes.append("◆ on the Pareto set of latency, energy and leakage index.")
+    if any(row.codec_loss for row in report.cuts):
+        notes.append(
+            "class: pictures that keep their first class with the codec of the payload; a head "
+            "that computes in fp16 or int8 is not in it."
+        )
     attacks = [row.strongest_attack for row in report.cuts]
     if any(attack and not attack.converged for attack in attacks):
         notes.append(f"{UNCONVERGED} the attack had not converged: its SSIM is a lower bound.")

@@ -180,6 +180,7 @@ CSV_COLUMNS = (
     "gain_standard_error", "exact_fsinfo", "attack", "attack_ssim", "attack_psnr_db",
     "attack_converged", "baseline_ssim", "feasible", "pareto", "recommended", "violations", "error",
     *(f"{figure}{part}" for figure in CSV_FIGURES for part in ("", "_standard_error")),
+    "precision", "run", "codec_same_class", "codec_max_rel_error", "codec_images",
 )  # fmt: skip
 
 
@@ -200,6 +201,7 @@ def cuts_csv(report: SweepReport) -> str:
         line = _csv_row(row)
         line["throughput_per_s"] = throughput_per_s(row.latency_s, report.network)
         line |= {"pareto": row.name in report.pareto, "recommended": row.name == picked}
+        line["precision"] = row.precision or report.edge.precision
         writer.writerow({key: _csv_value(value) for key, value in line.items()})
     return out.getvalue()
 
@@ -235,6 +237,7 @@ def _csv_row(row: CutReport) -> dict[str, object]:
         "feasible": row.feasible,
         "violations": "; ".join(row.violations),
         "error": row.error,
+        "run": row.run,
     }
     if row.verified:
         line |= {"verified": row.verified.ok, "max_rel_error": row.verified.max_rel_error}
@@ -268,6 +271,12 @@ def _csv_row(row: CutReport) -> dict[str, object]:
             if figure.name in CSV_FIGURES:
                 line[figure.name] = figure.value
                 line[f"{figure.name}_standard_error"] = figure.standard_error
+    if row.codec_loss:
+        line |= {
+            "codec_same_class": row.codec_loss.same_class,
+            "codec_max_rel_error": row.codec_loss.max_rel_error,
+            "codec_images": row.codec_loss.images,
+        }
     attack = row.strongest_attack
     if attack:
         line |= {

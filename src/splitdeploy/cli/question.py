@@ -41,6 +41,8 @@ decision_options = all_of(
     click.option("--max-edge-memory", metavar="SIZE", help="Of the head, such as 512MB."),
     click.option("--max-ssim", type=float, help="Of the strongest attack's reconstructions."),
     click.option("--max-fsinfo", type=float, help="FSInfo in nats per input element."),
+    click.option("--min-agreement", type=click.FloatRange(0, 1, min_open=True), metavar="SHARE",
+                 help="Of the pictures that keep their class with the codec, such as 0.95."),
     click.option("--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True),
                  metavar="P", help="Each limit has to hold with this probability, such as 0.95; "
                  "default: the median has to."),
@@ -152,6 +154,7 @@ def _constraints(given: Mapping[str, Any]) -> Constraints:
         max_edge_memory_bytes=parse_size_bytes(memory) if memory else None,
         max_ssim=given["max_ssim"],
         max_fsinfo=given["max_fsinfo"],
+        min_agreement=given["min_agreement"],
         confidence=given["confidence"],
     )
 

@@ -13,7 +13,8 @@ from splitdeploy.cli.question import given_question, question_options
 
 
 @click.command("recommend")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...",
+                type=click.Path(path_type=Path))  # fmt: skip
 @question_options
 @click.option(
     "--fps",
@@ -23,14 +24,18 @@ from splitdeploy.cli.question import given_question, question_options
 )
 @shared.format_option
 @shared.verbosity_options
-def command(run: Path, form: str, **given: Any) -> None:
+def command(runs: tuple[Path, ...], form: str, **given: Any) -> None:
     """Decide anew where to cut, from the figures stored in RUN.
+
+    Several runs of one model that differ in precision are decided together: the best pair of a cut
+    and a precision.
 
     \b
     Example:
       splitdeploy recommend runs/demo --uplink 1mbit --max-ssim 0.3
       splitdeploy recommend runs/demo --max-latency 30ms --confidence 0.95
       splitdeploy recommend runs/demo --trace drive.csv --switch-cost 200ms
+      splitdeploy recommend runs/fp16 runs/int8 --min-agreement 0.95
     """
     question = given_question(given, needs_trace=("switch_cost", "fps"))
     from splitdeploy.partitioner.recommend import recommend
@@ -38,7 +43,14 @@ def command(run: Path, form: str, **given: Any) -> None:
     from splitdeploy.profiles.report_writer import recommendation_to_json
     from splitdeploy.profiles.store import read_report
 
-    stored = read_report(run)
+    if len(runs) == 1:
+        stored = read_report(runs[0])
+    else:
+        from splitdeploy.partitioner.join_runs import FolderRun, join_runs
+
+        stored = join_runs(
+            [FolderRun(str(run), read_report(run)) for run in runs], question.network
+        )
     report = recommend(
         stored,
         constraints=question.constraints,
