@@ -21,12 +21,15 @@ from splitdeploy.profiles.report import SweepReport
 from splitdeploy.profiles.report_writer import network_to_json, report_to_json
 
 SCRIPTS = (
-    "numbers.js", "decide.js", "drawing.js", "detail.js", "controls.js", "pointing.js",
+    "numbers.js", "limits.js", "decide.js", "drawing.js", "detail.js", "controls.js", "pointing.js",
     "explore.js",
 )  # fmt: skip
 """The page's script, in the order in which its parts need each other."""
 
-LIMITS = ("max_latency_s", "max_energy_j", "max_edge_memory_bytes", "max_ssim", "max_fsinfo")
+LIMITS = (
+    "max_latency_s", "max_energy_j", "max_edge_memory_bytes", "max_ssim", "max_fsinfo",
+    "min_agreement",
+)  # fmt: skip
 """What the page can limit."""
 
 _HEAVY = ("figures", "notes", "prior", "noise")
@@ -50,6 +53,7 @@ class Control:
         value: What the report has, in the unit of ``key``; None where there is no limit.
         positive: Whether zero is refused.
         whole: Whether the value is rounded, as bytes are.
+        floor: Whether a figure must not fall below it: the slider lifts it where it begins.
     """
 
     key: str
@@ -64,6 +68,7 @@ class Control:
     value: float | None
     positive: bool = True
     whole: bool = False
+    floor: bool = False
 
     @property
     def shown(self) -> str:
@@ -100,7 +105,7 @@ def limit_controls(report: SweepReport) -> list[Control]:
         report: What they start from.
 
     Returns:
-        Of latency, energy, memory, SSIM and FSInfo those that mean something.
+        Of latency, energy, memory, SSIM, FSInfo and codec those that mean something.
     """
     limits, rows = report.constraints, report.cuts
     totals = [1e3 * row.latency_s.total.median for row in rows if row.latency_s]
@@ -130,6 +135,10 @@ def limit_controls(report: SweepReport) -> list[Control]:
         high = math.ceil(max(fsinfo, default=2.0)) + 1.0
         controls.append(Control("max_fsinfo", "FSInfo at most", "nats", 1.0, "--max-fsinfo", "",
                                 low, high, False, limits.max_fsinfo, positive=False))  # fmt: skip
+    if any(row.codec_loss for row in rows) or limits.min_agreement is not None:
+        controls.append(Control("min_agreement", "Codec agreement at least", "", 1.0,
+                                "--min-agreement", "", 0.0, 1.0, False, limits.min_agreement,
+                                floor=True))  # fmt: skip
     return controls
 
 

@@ -229,17 +229,19 @@ def _interval(report: SweepReport) -> str | None:
     return f"below {format_rate(high)}" if low == 0 else f"{format_rate(low)} – {format_rate(high)}"
 
 
-def _constraints(limits: Constraints) -> Iterator[tuple[str, str]]:
+def _constraints(limits: Constraints) -> Iterator[str]:
     if limits.max_latency_s is not None:
-        yield "total latency", format_time(limits.max_latency_s)
+        yield f"total latency at most {format_time(limits.max_latency_s)}"
     if limits.max_energy_j is not None:
-        yield "energy", format_energy(limits.max_energy_j)
+        yield f"energy at most {format_energy(limits.max_energy_j)}"
     if limits.max_edge_memory_bytes is not None:
-        yield "edge memory", format_size(limits.max_edge_memory_bytes)
+        yield f"edge memory at most {format_size(limits.max_edge_memory_bytes)}"
     if limits.max_ssim is not None:
-        yield "SSIM of the strongest attack", f"{limits.max_ssim:g}"
+        yield f"SSIM of the strongest attack at most {limits.max_ssim:g}"
     if limits.max_fsinfo is not None:
-        yield "FSInfo", f"{limits.max_fsinfo:g} nats"
+        yield f"FSInfo at most {limits.max_fsinfo:g} nats"
+    if limits.min_agreement is not None:
+        yield f"share of pictures that keep their class at least {limits.min_agreement:g}"
 
 
 def _tight(text: str) -> str:

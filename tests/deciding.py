@@ -15,6 +15,7 @@ from headless import open_at, start
 from splitdeploy.partitioner.recommend import recommend
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.scoring import OBJECTIVES
+from splitdeploy.profiles.codec_record import CodecRecord
 from splitdeploy.profiles.network import NETWORKS, NetworkProfile
 from splitdeploy.profiles.report import Constraints, Objective, SweepReport
 
@@ -70,7 +71,14 @@ def undecided() -> SweepReport:
                       energy_j=None, leakage=None, attacks=(), verified=None)  # fmt: skip
     report = with_row(report, "layer1.1", leakage=None, attacks=(), edge_memory_bytes=None)
     wrong = replace(report.find("layer2.0").verified, ok=False, max_rel_error=0.125)
-    return with_row(report, "layer2.0", verified=wrong)
+    report = with_row(report, "layer2.0", verified=wrong)
+    # What the codec costs: all, some or no pictures change; no classes; or it was not measured.
+    shares = {"maxpool": 0.875, "layer2.1": 0.5, "layer3.0": 0.75, "layer3.1": 0.625,
+              "layer3.1.twin": 1.0, "layer4.0": 0.375, "layer4.1": 1.0, "avgpool": None,
+              "edge-only": 0.875}  # fmt: skip
+    for name, share in shares.items():
+        report = with_row(report, name, codec_loss=CodecRecord(8, share, 0.02, note="in a test"))
+    return report
 
 
 RUN = undecided()
@@ -132,6 +140,10 @@ def random_setting(generator: random.Random) -> tuple[dict[str, object], dict[st
     kinds = ("latency", "energy", "leakage")
     fields |= {f"w__{kind}": weight for kind, weight in zip(kinds, weights, strict=True)}
     fields["objective-name"] = name
+    text = generator.choice(["", "", "", "0.4", "0.62", "0.75", "0.9", "1"])
+    fields["n__min_agreement"] = text
+    if text:
+        limits["min_agreement"] = float(text)
     chosen = {"network": network, "constraints": Constraints(**limits),
               "objective": Objective(name, *weights)}  # fmt: skip
     return fields, chosen

@@ -84,6 +84,7 @@ def field_of(browser: Any, key: str) -> str:
         ("max_edge_memory_bytes", 0.4, "balanced"),
         ("max_ssim", 0.17, "latency"),
         ("max_fsinfo", 0.08, "latency"),
+        ("min_agreement", 0.9, "leakage"),
     ],
 )
 def test_each_limit_moves_the_pick_and_lets_it_go(
@@ -106,8 +107,8 @@ def test_each_limit_moves_the_pick_and_lets_it_go(
         assert bound["live"][0] == str(error)
     else:
         assert expected is not None and bound["pick"] == expected.cut
-    # At its end a limit's slider lifts the limit.
-    assert slide(opened, key, 1.0)["pick"] == free["pick"]
+    # At its end a limit's slider lifts the limit; a floor's where it begins.
+    assert slide(opened, key, 0.0 if key == "min_agreement" else 1.0)["pick"] == free["pick"]
     assert field_of(opened, key) == ""
 
 
@@ -180,6 +181,7 @@ def test_the_command_that_is_shown_decides_alike(opened: Any, seed: int, tmp_pat
         ({"n__rtt_s": "-1"}, "expected a number of zero or more for round trip, got -1"),
         ({"n__max_latency_s": "-3"}, "expected a number above zero for latency at most, got -3"),
         ({"w__latency": "-1"}, "expected weights of zero or more"),
+        ({"n__min_agreement": "1.5"}, "expected a share above 0 and at most 1 for --min-agreement"),
     ],
 )
 def test_what_cannot_be_meant_is_told_and_picks_nothing(
@@ -189,7 +191,7 @@ def test_what_cannot_be_meant_is_told_and_picks_nothing(
     assert shown["verdict"].startswith(message)
     assert shown["pick"] is None and shown["command"] == ""
     again = settle(opened, **{"n__uplink_bps": 5, "n__rtt_s": 5, "n__max_latency_s": "",
-                              "w__latency": 1})  # fmt: skip
+                              "w__latency": 1, "n__min_agreement": ""})  # fmt: skip
     assert again["pick"] is not None
 
 

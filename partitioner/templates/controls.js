@@ -36,7 +36,7 @@ const Controls = (() => {
   function follow(key) {
     const control = data.controls[key], value = valueOf(key);
     const { low, high } = control;
-    let share = 1;
+    let share = control.floor ? 0 : 1;
     if (value !== null && !Number.isNaN(value)) {
       const shown = value / control.factor;
       share = control.logarithmic
@@ -55,7 +55,7 @@ const Controls = (() => {
     const control = data.controls[key], share = Number(slider(key).value) / STEPS;
     const { low, high } = control;
     const shown = control.logarithmic ? low * (high / low) ** share : low + share * (high - low);
-    const lifted = share === 1 && isLimit(key);
+    const lifted = share === (control.floor ? 0 : 1) && isLimit(key);
     field(key).value = lifted ? "" : String(Number(shown.toPrecision(3)));
     describe(key);
   }

@@ -1,14 +1,10 @@
-// The arithmetic of `splitdeploy recommend`, line for line: rebase, scoring, constraints, pareto,
-// stability and the messages. It reads figures and settings, and touches no page.
+// The arithmetic of `splitdeploy recommend`, line for line: rebase, scoring, pareto, stability and
+// the choice. It reads figures and settings, and touches no page.
 "use strict";
 
 const Decide = (() => {
-  const CLOUD_ONLY = "cloud-only", EDGE_ONLY = "edge-only";
-  const isEnd = (row) => row.name === CLOUD_ONLY || row.name === EDGE_ONLY;
-
-  const { general, fixed, time, energy, size } = Numbers;
-  const plain = (v) => general(v, 3);
-  const nats = (v) => `${general(v, 3)} nats`;
+  const { NO_LIMITS, inputGoes, resultGoes, isEnd, isValid, strongest, misses } = Limits;
+  const { general } = Numbers;
 
   // --- another network -----------------------------------------------------------------------
 
@@ -64,12 +60,6 @@ const Decide = (() => {
 
   // --- figures and scores --------------------------------------------------------------------
 
-  const isValid = (row) => row.error === null && (row.verified === null || row.verified.ok);
-
-  function strongest(row) {
-    return row.attacks.reduce((best, a) => (best === null || a.ssim > best.ssim ? a : best), null);
-  }
-
   function attackShare(row) {
     const attack = strongest(row);
     if (attack === null) return null;
@@ -96,15 +86,15 @@ const Decide = (() => {
     if (valid.every((row) => isEnd(row) || known.get(row.name) === null)) return null;
     return new Map(valid.map((row) => {
       const value = known.get(row.name);
-      if (row.name === CLOUD_ONLY) return [row.name, 1];
+      if (inputGoes(row)) return [row.name, 1];
       if (value !== null) return [row.name, value];
-      return [row.name, row.name === EDGE_ONLY ? 0 : 1];
+      return [row.name, resultGoes(row) ? 0 : 1];
     }));
   }
 
   function least(values) {
     const positive = values.filter(([, v]) => v > 0 && Number.isFinite(v));
-    const between = positive.filter(([name]) => name !== CLOUD_ONLY && name !== EDGE_ONLY);
+    const between = positive.filter(([end]) => !end);
     const counted = (between.length ? between : positive).map(([, v]) => v);
     return counted.length ? Math.min(...counted) : 0;
   }
@@ -120,7 +110,7 @@ const Decide = (() => {
     const hasLatency = valid.some((row) => row.latency_s !== null);
     const hasEnergy = valid.some((row) => row.energy_j !== null);
     const figures = valid.map((row) => ({
-      name: row.name,
+      name: row.name, end: isEnd(row),
       latency: !hasLatency ? 0 : row.latency_s === null ? Infinity : row.latency_s.total.median,
       energy: !hasEnergy ? 0 : row.energy_j === null ? Infinity : row.energy_j.total,
       leakage: indices === null ? 0 : indices.get(row.name),
@@ -129,8 +119,8 @@ const Decide = (() => {
     }));
     return {
       figures, hasLatency, hasEnergy, hasLeakage: indices !== null,
-      leastLatency: least(figures.map((f) => [f.name, f.latency])),
-      leastEnergy: least(figures.map((f) => [f.name, f.energy])),
+      leastLatency: least(figures.map((f) => [f.end, f.latency])),
+      leastEnergy: least(figures.map((f) => [f.end, f.energy])),
     };
   }
 
@@ -206,59 +196,7 @@ const Decide = (() => {
       .map((f) => f.name);
   }
 
-  // --- constraints ---------------------------------------------------------------------------
-
-  const FLAGS = {
-    max_latency_s: "--max-latency", max_energy_j: "--max-energy",
-    max_edge_memory_bytes: "--max-edge-memory", max_ssim: "--max-ssim",
-    max_fsinfo: "--max-fsinfo",
-  };
-  const NO_LIMITS = Object.fromEntries(Object.keys(FLAGS).map((key) => [key, null]));
-
-  function miss(what, flag, value, limit, shown) {
-    if (value === null) {
-      const text = `has no ${what} figure, which ${flag} asks for`;
-      return [{ flag, text, relative: Infinity }];
-    }
-    if (!(value > limit)) return [];
-    let relative = value - limit, by = shown(value - limit);
-    if (flag !== "--max-fsinfo") {
-      relative = (value - limit) / Math.max(Math.abs(limit), 1e-12);
-      if (limit > 0) by += ` (${fixed(relative * 100, 0)} %)`;
-    }
-    const text = `${what} ${shown(value)} exceeds ${flag} ${shown(limit)} by ${by}`;
-    return [{ flag, text, relative }];
-  }
-
-  function ssimOf(row) {
-    if (row.name === CLOUD_ONLY) return 1;
-    const attack = strongest(row);
-    return attack ? attack.ssim : null;
-  }
-
-  function misses(row, limits) {
-    const found = [];
-    if (limits.max_latency_s !== null) {
-      const value = row.latency_s ? row.latency_s.total.median : null;
-      found.push(...miss("total latency", "--max-latency", value, limits.max_latency_s, time));
-    }
-    if (limits.max_energy_j !== null) {
-      const value = row.energy_j ? row.energy_j.total : null;
-      found.push(...miss("energy", "--max-energy", value, limits.max_energy_j, energy));
-    }
-    if (limits.max_edge_memory_bytes !== null) {
-      found.push(...miss("edge memory", "--max-edge-memory", row.edge_memory_bytes,
-        limits.max_edge_memory_bytes, size));
-    }
-    if (limits.max_ssim !== null && (row.attacks.length || row.name !== EDGE_ONLY)) {
-      found.push(...miss("SSIM", "--max-ssim", ssimOf(row), limits.max_ssim, plain));
-    }
-    if (limits.max_fsinfo !== null && (row.leakage || row.name !== EDGE_ONLY)) {
-      const value = row.leakage ? row.leakage.fsinfo.value : null;
-      found.push(...miss("FSInfo", "--max-fsinfo", value, limits.max_fsinfo, nats));
-    }
-    return found;
-  }
+  // --- the decision --------------------------------------------------------------------------
 
   function violationsOf(row, figures, limits, objective) {
     if (row.error !== null) return [`failed: ${row.error}`];
@@ -272,63 +210,6 @@ const Decide = (() => {
     if (lacking) violated.push(`has no ${lacking} figure, which the objective asks for`);
     return violated;
   }
-
-  // The first of the entries whose key is the largest.
-  const largest = (entries, key) =>
-    entries.reduce((best, e) => (key(e) > key(best) ? e : best), entries[0]);
-
-  // A limit that no row meets; or limits that can each be met, and not together.
-  function contradiction(valid, limits) {
-    const left = Object.keys(NO_LIMITS).filter((key) => limits[key] !== null).map((key) => {
-      const alone = { ...NO_LIMITS, [key]: limits[key] };
-      const names = valid.filter((row) => !misses(row, alone).length).map((row) => row.name);
-      return { flag: FLAGS[key], names };
-    });
-    const impossible = left.filter(({ names }) => !names.length).map(({ flag }) => flag);
-    if (impossible.length) return `no row meets ${impossible.join(" or ")}; `;
-    if (left.length < 2) return "";
-    const told = left.map(({ flag, names }) => `${flag} leaves ${names.slice(0, 3).join(", ")}`
-      + (names.length > 3 ? ` and ${names.length - 3} more` : ""));
-    return `the limits contradict each other (${told.join("; ")}); `;
-  }
-
-  function whyInfeasible(rows, limits) {
-    const valid = rows.filter(isValid);
-    if (!valid.length) {
-      const failed = rows.find((row) => row.error);
-      const reason = failed ? failed.error : "none was verified";
-      return `no cut can be picked: all ${rows.length} failed; the first: ${reason}`;
-    }
-    const missed = valid.map((row) => ({ row, found: misses(row, limits) }))
-      .filter(({ found }) => found.length)
-      .map(({ row, found }) => ({ row, worst: largest(found, (m) => m.relative) }));
-    if (!missed.length) return "no cut has the figures that the objective asks for; profile anew";
-    const { row, worst } = largest(missed, (m) => -m.worst.relative);
-    if (worst.relative === Infinity) {
-      return `no cut satisfies the constraints: ${row.name} ${worst.text}; profile anew with that `
-        + `figure (without --no-privacy), or drop ${worst.flag}`;
-    }
-    return `no cut satisfies the constraints: ${worst.flag} binds: the nearest cut is ${row.name}, `
-      + `whose ${worst.text}; ${contradiction(valid, limits)}relax it, or choose another network `
-      + "or device";
-  }
-
-  function limitsError(limits) {
-    const checked = [
-      ["--max-latency", limits.max_latency_s, true], ["--max-energy", limits.max_energy_j, true],
-      ["--max-edge-memory", limits.max_edge_memory_bytes, true],
-      ["--max-ssim", limits.max_ssim, false], ["--max-fsinfo", limits.max_fsinfo, false],
-    ];
-    for (const [flag, limit, positive] of checked) {
-      if (limit !== null && (!Number.isFinite(limit) || (positive && limit <= 0))) {
-        const bound = positive ? "a number above zero" : "a number";
-        return `expected ${bound} for ${flag}, got ${general(limit, 6)}`;
-      }
-    }
-    return null;
-  }
-
-  // --- the decision --------------------------------------------------------------------------
 
   function rank(rows, table, limits, objective, floors) {
     const figures = new Map(table.figures.map((f) => [f.name, f]));
@@ -345,7 +226,7 @@ const Decide = (() => {
     const rows = overNetwork(data, network);
     const indices = leakageIndices(rows);
     const table = tableOf(rows, indices, network);
-    const error = limitsError(limits) || objectiveError(objective, table);
+    const error = Limits.error(limits) || objectiveError(objective, table);
     if (error) return { error, rows, pick: null };
     const figures = new Map(table.figures.map((f) => [f.name, f]));
     const judged = rows.map((row) => (
@@ -358,7 +239,7 @@ const Decide = (() => {
       pick: ranking.length ? ranking[0].name : null,
       runnerUp: ranking.length > 1 ? ranking[1].name : null,
       unbound: unbound.length ? unbound[0].name : null,
-      infeasible: ranking.length ? null : whyInfeasible(rows, limits),
+      infeasible: ranking.length ? null : Limits.whyInfeasible(rows, limits),
     };
   }
 

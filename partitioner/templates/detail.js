@@ -56,6 +56,15 @@ const Detail = (() => {
       ]));
   }
 
+  function codec(row) {
+    const loss = row.codec_loss;
+    if (!loss) return null;
+    const error = loss.max_rel_error === null ? "not finite" : Numbers.general(loss.max_rel_error, 2);
+    const kept = loss.same_class === null ? "" : `${Math.round(loss.images * loss.same_class)} of `
+      + `${loss.images} pictures keep their class, `;
+    return `${kept}relative error ${error}; ${loss.source}. ${loss.note}`;
+  }
+
   function verified(row) {
     if (!row.verified) return "not tried";
     const error = row.verified.max_rel_error;
@@ -109,6 +118,7 @@ const Detail = (() => {
       ["Best guess without data", row.baseline
         ? `SSIM ${Numbers.fixed(row.baseline.ssim, 2)}` : null],
       ["Verified", verified(row)],
+      ["Codec", codec(row)],
       ["Attacks not run", row.attack_notes.length ? row.attack_notes.join("; ") : null],
       ...others(row),
     ]);
