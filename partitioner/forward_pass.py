@@ -199,7 +199,7 @@ def _boundaries(
         names = list(dict.fromkeys(tensor.name for cut in inner for tensor in cut.tensors))
         head: torch.nn.Module = torch.nn.Identity()
         if names:
-            head = torch_head(model.trace.program, names)
+            head = torch_head(model.trace.program, names, fold=False)
             if not model.trace.dynamic_batch:
                 head = OneByOne(head)
         whole = PixelHead(head, model.input.mean, model.input.std).eval()

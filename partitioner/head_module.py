@@ -22,7 +22,7 @@ _CONVOLUTION = torch.ops.aten.conv2d.default
 _SIZE = torch.ops.aten.sym_size.int
 
 
-def torch_head(program: ExportedProgram, outputs: Sequence[str]) -> nn.Module:
+def torch_head(program: ExportedProgram, outputs: Sequence[str], *, fold: bool = True) -> nn.Module:
     """The part of a traced program that computes some of its values.
 
     Batch norm is folded into the convolution before it, as the exporters do: an attack runs the
@@ -31,6 +31,8 @@ def torch_head(program: ExportedProgram, outputs: Sequence[str]) -> nn.Module:
     Args:
         program: Functional, as ``partitioner.trace`` leaves it.
         outputs: Names of traced values, such as a cut's boundary.
+        fold: Whether batch norm is folded where no other output stands in its way. Without, the
+            last digits of a value do not depend on which others are put out.
 
     Returns:
         A module from the program's inputs to a tuple of these values; no parameter requires
@@ -43,7 +45,7 @@ def torch_head(program: ExportedProgram, outputs: Sequence[str]) -> nn.Module:
     missing = [name for name in outputs if name not in nodes]
     if missing:
         raise CutError(f"the traced graph has no value {missing[0]!r}: choose among its cuts")
-    builder = _Builder(program, [nodes[name] for name in outputs])
+    builder = _Builder(program, [nodes[name] for name in outputs], fold=fold)
     return builder.build()
 
 
@@ -108,9 +110,15 @@ class _Builder:
     """Copies the nodes between some values (by default the program's inputs) and others."""
 
     def __init__(
-        self, program: ExportedProgram, outputs: Sequence[Node], inputs: Sequence[Node] = ()
+        self,
+        program: ExportedProgram,
+        outputs: Sequence[Node],
+        inputs: Sequence[Node] = (),
+        *,
+        fold: bool = True,
     ) -> None:
         self.program = program
+        self.fold = fold
         self.outputs = outputs
         self.inputs = inputs
         self.root = nn.Module()
@@ -171,7 +179,7 @@ class _Builder:
         if self._is_batch(node):
             self.made[node] = self.graph.call_function(_SIZE, (self.made[self.inputs[0]], 0))
             return
-        folded = self._fold(node)
+        folded = self._fold(node) if self.fold else None
         self.made[node] = (
             self.graph.node_copy(node, lambda read: self.made[read]) if folded is None else folded
         )
