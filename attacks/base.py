@@ -42,6 +42,7 @@ class Reconstruction:
         losses: Its own loss at each of them.
         seconds: Wall-clock time.
         notes: What whoever reads the result should know, such as a divergence.
+        stopped_early: Whether the deadline ended it, and more time would change it.
     """
 
     pixels: Tensor
@@ -50,6 +51,7 @@ class Reconstruction:
     losses: tuple[float, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    stopped_early: bool = False
 
 
 class Attack(WithPresets, ABC):
@@ -121,6 +123,7 @@ class Attack(WithPresets, ABC):
             losses=tuple(run.losses),
             seconds=seconds,
             notes=tuple(run.notes),
+            stopped_early=run.stopped_early,
         )
 
     @final

@@ -12,7 +12,8 @@ from pathlib import Path
 from splitdeploy.partitioner.arsenal import arsenal_digest
 from splitdeploy.partitioner.bundle import check_replaceable
 from splitdeploy.partitioner.checks import check_figures, check_options
-from splitdeploy.partitioner.exposure import Subjects, load_subjects
+from splitdeploy.partitioner.evidence import Subjects
+from splitdeploy.partitioner.exposure import load_subjects
 from splitdeploy.partitioner.models import load_model
 from splitdeploy.partitioner.optimal import Optimum, find_optima, setting_of
 from splitdeploy.partitioner.options import ProfileOptions

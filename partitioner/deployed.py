@@ -61,7 +61,9 @@ def codec_ranges(plan: Plan, part: ModelProto) -> dict[str, QuantisationRange]:
     return {name: found for name, found in known if found is not None}
 
 
-def observe(plan: Plan, cut: CutPoint, sent: CutPoint, precision: str) -> list[NDArray[np.float32]]:
+def observe(
+    plan: Plan, cut: CutPoint, sent: CutPoint, precision: str, pictures: int | None = None
+) -> list[NDArray[np.float32]]:
     """What the cloud gets for the plan's pictures, decoded.
 
     Args:
@@ -69,12 +71,13 @@ def observe(plan: Plan, cut: CutPoint, sent: CutPoint, precision: str) -> list[N
         cut: The cut, its tensors as the model computes them.
         sent: The same cut, its tensors as they are sent.
         precision: Of the payload.
+        pictures: How many of the first ones; None for all.
 
     Returns:
         The boundary tensors ``[n, …]`` in the order of the boundary.
     """
     halves, ranges = deployed_halves(plan, cut, sent, precision)
-    return decode(_run_head(plan, halves), sent.tensors, ranges)
+    return decode(_run_head(plan, halves, pictures), sent.tensors, ranges)
 
 
 def decode(
@@ -214,13 +217,13 @@ class DeployedHead:
         self.close()
 
 
-def _run_head(plan: Plan, halves: Halves) -> dict[str, Array]:
-    """The head's outputs for all pictures; one at a time where the batch is fixed."""
+def _run_head(plan: Plan, halves: Halves, pictures: int | None = None) -> dict[str, Array]:
+    """The head's outputs for the first pictures; one at a time where the batch is fixed."""
     path = write_slice(halves.head, plan.exported.path, "deployed.head.onnx")
     with OnnxRuntimeSession(path) as session:
         if plan.exported.dynamic_batch or plan.pixels is None:
-            return session.run(plan.feeds)
-        inputs = plan.model.input.normalise(plan.pixels)
+            return session.run({name: value[:pictures] for name, value in plan.feeds.items()})
+        inputs = plan.model.input.normalise(plan.pixels[:pictures])
         name = plan.exported.inputs[0]
         runs = [session.run({name: inputs[i : i + 1]}) for i in range(len(inputs))]
     return {key: np.concatenate([run[key] for run in runs]) for key in runs[0]}

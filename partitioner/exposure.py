@@ -1,29 +1,20 @@
-"""What every cut gives away: leakage and an attack, one cut after the other, within the budget."""
+"""What every cut gives away: cheap evidence for all of them, before any of them gets more."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from splitdeploy.attacks.baselines import best_baseline
 from splitdeploy.attacks.judging import Judges
-from splitdeploy.attacks.leakage.figures import record_figures
-from splitdeploy.attacks.leakage.noise import Noise, noise_named, repeated, repetition_caveats
-from splitdeploy.attacks.leakage.prior import ImagePrior, default_prior
-from splitdeploy.attacks.pixel_head import PixelHead
-from splitdeploy.partitioner import privacy
 from splitdeploy.partitioner.arsenal import load_arsenal
-from splitdeploy.partitioner.attack_target import Arsenal, check_twin
-from splitdeploy.partitioner.deployed import observe
+from splitdeploy.partitioner.evidence import Scene, Subjects, scene_of
 from splitdeploy.partitioner.forward_pass import (
-    Sampled,
-    Samples,
     load_samples,
     sample_cuts,
     sampled_from_json,
@@ -32,12 +23,21 @@ from splitdeploy.partitioner.forward_pass import (
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
+from splitdeploy.partitioner.rungs import first_pass, weigh
 from splitdeploy.partitioner.state import State
 from splitdeploy.partitioner.sweep import watched
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.errors import AttackError
-from splitdeploy.profiles.figure import ordered
-from splitdeploy.profiles.report import CutReport, LeakageRecord
+from splitdeploy.profiles.report import CutReport
+
+FIRST_SHARE = 0.25
+"""The part of the time for leakage and attacks that the first pass over all cuts should take."""
+
+ALL_SHARE = 0.5
+"""The part that it may take where that is enough for all pictures of every cut at once."""
+
+UNSEEN = "not measured and not attacked for lack of time"
+"""The note of a row that there was not even the time of one picture for."""
 
 _PICTURE_COST = 2e7
 """What handling the pictures costs beside the head's MACs, in MACs."""
@@ -45,34 +45,13 @@ _PICTURE_COST = 2e7
 _FORWARD_SHARE = 0.08
 """The part of the time that the figures of one pass forward may take, of all cuts together."""
 
-_SHORTEST_S = 0.2
-"""However late it is, every cut gets some evidence."""
+_WHOLE_PASSES = 400.0
+_WHOLE_S = 0.3
+"""What leakage and a quick attack take that end by themselves, in passes forward a picture, and
+beside these: measured, from above."""
 
 _SAMPLED = "sampled"
-_LEAKAGE = "leakage"
-"""Parts of a row that are kept before it is whole."""
-
-
-@dataclass(frozen=True)
-class Subjects:
-    """The pictures of a sweep, and what an attacker has.
-
-    Attributes:
-        samples: The pictures; the first ones are attacked.
-        judges: What reconstructions are judged by beside their originals.
-        arsenal: What the attacker has of his own.
-        notes: What was left out of it.
-    """
-
-    samples: Samples
-    judges: Judges
-    arsenal: Arsenal
-    notes: tuple[str, ...]
-
-    @property
-    def pixels(self) -> Tensor:
-        """Those that are attacked, ``[n, c, h, w]`` on [0, 1]."""
-        return self.samples.pixels[: self.samples.measured]
+"""A part of the state."""
 
 
 def load_subjects(plan: Plan, options: ProfileOptions) -> Subjects:
@@ -100,28 +79,23 @@ def load_subjects(plan: Plan, options: ProfileOptions) -> Subjects:
     return Subjects(samples, judges, arsenal, notes)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What the cuts of a sweep share."""
+def load_scene(
+    plan: Plan, options: ProfileOptions, subjects: Subjects, state: State, run: Path
+) -> Scene:
+    """What the cuts of a sweep share, as far as it is kept.
 
-    plan: Plan
-    options: ProfileOptions
-    pixels: Tensor
-    noise: Noise
-    prior: ImagePrior
-    judges: Judges
-    run: Path
-    state: State
-    sampled: Mapping[int, Sampled]
-    caveats: tuple[str, ...]
-    ends_at: float
+    Args:
+        plan: The model, its cuts and its export.
+        options: Precision, noise and seed.
+        subjects: The pictures, and what an attacker has.
+        state: Where finished work is kept.
+        run: The run folder.
 
-    def hurried(self) -> _Job:
-        """The same with its first picture alone: what is left to do when the time is over."""
-        pixels = self.pixels[:1]
-        caveats = (*self.caveats, "one picture alone, for lack of time")
-        judges = replace(self.judges, baseline=best_baseline(pixels))
-        return replace(self, pixels=pixels, judges=judges, caveats=caveats)
+    Returns:
+        It.
+    """
+    kept = sampled_from_json(state.load_part(_SAMPLED))
+    return scene_of(plan, options, subjects, state, run, kept)
 
 
 def expose_cuts(
@@ -133,10 +107,13 @@ def expose_cuts(
     run: Path,
     ends_at: float,
     reporter: Reporter,
+    order: Sequence[int] | None = None,
 ) -> list[CutReport]:
-    """Measure the leakage of every exported head, and attack it quickly.
+    """Measure the leakage of every exported head, and attack it quickly: once over all cuts.
 
-    Every finished row is written at once; what an interrupted sweep had finished is taken up.
+    One picture must do for now, unless there is ample time for all pictures of all cuts. Every
+    finished row is written at once; what an interrupted sweep had finished is taken up. Where the
+    time is not enough even for that, the last ones get a note.
 
     Args:
         plan: The model, its cuts and its export.
@@ -145,37 +122,41 @@ def expose_cuts(
         subjects: The pictures, and what an attacker has.
         state: Where finished rows are kept.
         run: The run folder.
-        ends_at: When all of it must be done, by ``time.perf_counter``.
+        ends_at: When nothing more may begin, by ``time.perf_counter``.
         reporter: Told as it goes.
+        order: The places of the rows, the most important first; None for as they come.
 
     Returns:
         The rows with leakage, an attack and baseline.
     """
-    pixels = subjects.pixels
-    prior = default_prior((pixels.shape[1], pixels.shape[2], pixels.shape[3]))
-    noise = repeated(noise_named(options.noise), options.queries)
     done = _finished(rows, state)
-    pending = [place for place, row in enumerate(rows) if row.cut.index not in done]
+    places = range(len(rows)) if order is None else order
+    pending = [place for place in places if rows[place].cut.index not in done]
     reporter.stage("leakage and attacks", max(1, len(pending)))
-    waiting = [plan.cuts[at] for at in pending]
-    sampled = _sampled(plan, waiting, subjects.samples, noise, prior, state, ends_at)
-    caveats = repetition_caveats(noise_named(options.noise), options.queries)
-    job = _Job(
-        plan, options, pixels, noise, prior, subjects.judges, run, state, sampled, caveats, ends_at
-    )
-    for nth, place in enumerate(pending):
-        cost = [rows[later].cut.head_macs + _PICTURE_COST for later in pending[nth:]]
-        now = time.perf_counter()
-        share = privacy.first_share(cost, max(0.0, ends_at - now))
+    scene = load_scene(plan, options, subjects, state, run)
+    scene = _sampled(scene, [plan.cuts[place] for place in pending], ends_at)
+    left_s = max(0.0, ends_at - time.perf_counter())
+    costs = [rows[place].cut.head_macs + _PICTURE_COST for place in pending]
+    ample = bool(pending) and _whole_s(scene, costs) <= ALL_SHARE * left_s
+
+    def serve(nth: int, until: float) -> None:
+        place = pending[nth]
         cut = plan.cuts[place]
+        # Where the input itself is sent, all pictures cost no more than one.
+        pictures = scene.pictures if ample or not cut.head_macs else 1
+        step = partial(_exposed, scene, cut, until, pictures)
         work = f"leakage and the quick attack on {cut.name}"
-        row = watched(state, work, rows[place], partial(_exposed, job, cut, now + share))
-        state.save(row)
-        if row.error is None:
-            state.tell("quick attack", time.perf_counter() - now, cut.name)
-        done[row.cut.index] = row
+        row = watched(state, work, rows[place], step)
+        if row.error is not None:
+            state.save(row)
+        done[cut.index] = row
         reporter.advance()
-    return [done[row.cut.index] for row in rows]
+
+    share = ALL_SHARE if ample else FIRST_SHARE
+    first_pass(
+        weigh(costs), serve, seconds=share * left_s, ends_at=ends_at, clock=time.perf_counter
+    )
+    return [done.get(row.cut.index) or _unseen(row) for row in rows]
 
 
 def _finished(rows: Sequence[CutReport], state: State) -> dict[int, CutReport]:
@@ -191,81 +172,40 @@ def _finished(rows: Sequence[CutReport], state: State) -> dict[int, CutReport]:
     return done
 
 
-def _sampled(
-    plan: Plan,
-    cuts: Sequence[CutPoint],
-    samples: Samples,
-    noise: Noise,
-    prior: ImagePrior,
-    state: State,
-    ends_at: float,
-) -> dict[int, Sampled]:
-    """What one pass forward says of all cuts together, or what an interrupted sweep had of it."""
-    if not cuts or plan.pixel_head(cuts[0]) is None:
-        return {}
-    kept = sampled_from_json(state.load_part(_SAMPLED))
-    if all(cut.index in kept for cut in cuts):
-        return kept
+def _sampled(scene: Scene, cuts: Sequence[CutPoint], ends_at: float) -> Scene:
+    """With what one pass forward says of all cuts together, unless that is known."""
+    plan, known = scene.plan, all(cut.index in scene.sampled for cut in cuts)
+    if known or plan.pixel_head(cuts[0]) is None:
+        return scene
     began = time.perf_counter()
     found = sample_cuts(
-        plan.model, cuts, samples, noise=noise, prior=prior,
+        plan.model, cuts, scene.subjects.samples, noise=scene.noise, prior=scene.prior,
         deadline_s=_FORWARD_SHARE * max(0.0, ends_at - began),
     )  # fmt: skip
-    state.save_part(_SAMPLED, sampled_to_json(found))
-    state.tell("pass forward", time.perf_counter() - began)
-    return found
+    scene.state.save_part(_SAMPLED, sampled_to_json(found))
+    scene.state.tell("pass forward", time.perf_counter() - began)
+    return replace(scene, sampled=found)
 
 
-def _with_figures(
-    record: LeakageRecord, prior: ImagePrior, sampled: Sampled, caveats: tuple[str, ...]
-) -> LeakageRecord:
-    """The record with the whole table."""
-    figures = ordered([*record_figures(record, prior), *sampled.figures])
-    return replace(record, figures=figures, notes=(*record.notes, *sampled.notes, *caveats))
-
-
-def _exposed(job: _Job, cut: CutPoint, ends_at: float, row: CutReport) -> CutReport:
-    head = job.plan.pixel_head(cut)
+def _whole_s(scene: Scene, costs: Sequence[float]) -> float:
+    """What all pictures of all cuts would take, by a pass forward with one."""
+    plan = scene.plan
+    head = plan.pixel_head(plan.cuts[-1])
     if head is None:
-        raise AttackError(f"{job.plan.model.name} has no torch graph to take gradients from")
-    if time.perf_counter() > job.ends_at:
-        job = job.hurried()
-    seed = job.options.seed
-    seen = observe(job.plan, cut, row.cut, job.options.precision)
-    seen = [tensor[: len(job.pixels)] for tensor in seen]
-    sent = [torch.from_numpy(tensor) for tensor in seen]
-    check_twin(head, job.pixels, sent, job.options.precision)
-    leaked = _leaked(job, cut, head, ends_at, row)
-    left_s = max(_SHORTEST_S, ends_at - time.perf_counter())
-    record, found = privacy.attack(
-        head, seen, job.pixels, deadline_s=left_s, seed=seed, judges=job.judges
-    )
-    picture = privacy.write_picture(job.run, cut.name, record.name, job.pixels, found)
-    return replace(
-        row,
-        leakage=leaked,
-        attacks=(replace(record, picture=picture),),
-        baseline=job.judges.baseline,
-    )
+        return 0.0
+    times = []
+    for _ in range(3):  # the first one is slower
+        began = time.perf_counter()
+        with torch.no_grad():
+            head(scene.subjects.pixels[:1])
+        times.append(time.perf_counter() - began)
+    pass_s = min(times) / (plan.cuts[-1].head_macs + _PICTURE_COST)
+    return sum(_WHOLE_S + _WHOLE_PASSES * scene.pictures * pass_s * cost for cost in costs)
 
 
-def _leaked(
-    job: _Job, cut: CutPoint, head: PixelHead, ends_at: float, row: CutReport
-) -> LeakageRecord:
-    """The leakage of a cut, kept before the attack begins."""
-    kept = job.state.load_row_part(_LEAKAGE, cut.index)
-    if kept is not None and kept.leakage is not None:
-        return kept.leakage
-    began = time.perf_counter()
-    measured = privacy.leakage(
-        head,
-        job.pixels,
-        noise=job.noise,
-        prior=job.prior,
-        deadline_s=privacy.LEAKAGE_SHARE * max(_SHORTEST_S, ends_at - began),
-        seed=job.options.seed,
-    )
-    leaked = _with_figures(measured, job.prior, job.sampled[cut.index], job.caveats)
-    job.state.save_row_part(_LEAKAGE, replace(row, leakage=leaked))
-    job.state.tell("leakage", time.perf_counter() - began, cut.name)
-    return leaked
+def _exposed(scene: Scene, cut: CutPoint, until: float, pictures: int, row: CutReport) -> CutReport:
+    return scene.evidence(cut, row, until, pictures)
+
+
+def _unseen(row: CutReport) -> CutReport:
+    return row if row.error else replace(row, attack_notes=(*row.attack_notes, UNSEEN))

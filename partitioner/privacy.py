@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from splitdeploy.attacks.base import Progress, run_attack
+from splitdeploy.attacks.base import Progress, Reconstruction, run_attack
 from splitdeploy.attacks.judging import Judges
 from splitdeploy.attacks.leakage.fsinfo import fsinfo
 from splitdeploy.attacks.leakage.measure import measure_leakage
@@ -26,29 +26,13 @@ from splitdeploy.attacks.rmle import Rmle
 from splitdeploy.attacks.target import AttackTarget
 from splitdeploy.profiles.report import AttackRecord, Estimate, LeakageRecord
 
-LEAKAGE_SHARE = 0.4
-"""The part of a cut's time that its leakage may take; the attack gets what is left of it."""
+CUT_SHORT = "ended by its deadline"
+"""The note of an attack that more time would change."""
 
 _BAYESIAN_ERROR = 0.1
 """Standard error over the gain beyond which the bayesian FSInfo would say too little."""
 
 _NO_BAYESIAN = "no bayesian FSInfo for lack of time"
-
-
-def first_share(costs: Sequence[float], seconds: float) -> float:
-    """What the first of some cuts may take of the time that is left.
-
-    Half goes by cost, so that a step through a deep head is affordable; half evenly, because the
-    shallow heads are where more steps still tell something.
-
-    Args:
-        costs: Of a pass through each head that is still to be done, in any unit; positive.
-        seconds: In all.
-
-    Returns:
-        Seconds for the first.
-    """
-    return seconds * (0.5 * costs[0] / sum(costs) + 0.5 / len(costs))
 
 
 def leakage(
@@ -129,7 +113,20 @@ def attack(
     record, found = run_attack(
         chosen, target, pixels, deadline_s=deadline_s, progress=progress, judges=judges
     )
-    return record, found.pixels
+    return noted(record, found), found.pixels
+
+
+def noted(record: AttackRecord, found: Reconstruction) -> AttackRecord:
+    """The row of an attack, with a note where its deadline ended it.
+
+    Args:
+        record: The row.
+        found: What the attack returned.
+
+    Returns:
+        The row.
+    """
+    return replace(record, notes=(*record.notes, CUT_SHORT)) if found.stopped_early else record
 
 
 def write_picture(run: Path, cut: str, attack_name: str, originals: Tensor, found: Tensor) -> str:

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from splitdeploy.partitioner.begin import begun
+from splitdeploy.partitioner.begin import Begun, begun
 from splitdeploy.partitioner.bundle import BundleFacts, write_bundle
 from splitdeploy.partitioner.codec_loss import CodecLoss, Judged, codec_loss
+from splitdeploy.partitioner.deepening import deepen
 from splitdeploy.partitioner.deployed import deployed_halves
-from splitdeploy.partitioner.exposure import Subjects, expose_cuts
-from splitdeploy.partitioner.left_out import left_out
+from splitdeploy.partitioner.evidence import Subjects
+from splitdeploy.partitioner.exposure import expose_cuts
+from splitdeploy.partitioner.importance import by_price
+from splitdeploy.partitioner.left_out import left_out, not_used_up
 from splitdeploy.partitioner.optimal import told_of
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.places import find_places
@@ -22,7 +25,6 @@ from splitdeploy.partitioner.recommend import judge, recommend
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.source import source_to_json
 from splitdeploy.partitioner.state import State
-from splitdeploy.partitioner.strong_attacks import STRONG_SHARE, strengthen
 from splitdeploy.partitioner.sweep import price_cuts, verify_cuts
 from splitdeploy.partitioner.sweep_report import sweep_report
 from splitdeploy.profiles.errors import InfeasibleError
@@ -30,8 +32,10 @@ from splitdeploy.profiles.report import CutReport, SweepReport
 from splitdeploy.profiles.report_writer import row_to_json
 from splitdeploy.profiles.store import write_atomically, write_cuts_csv, write_report
 
-_RESERVE_S = 4.0
-"""Seconds kept for the recommendation, the bundle and the page."""
+_CLOSING_SHARE = 0.2
+_CLOSING_S = 1.0
+"""What the recommendation, the bundle and the page take: a share of what loading, tracing and
+exporting took, on the same machine with the same model, and some seconds beside."""
 
 
 def profile(
@@ -41,6 +45,7 @@ def profile(
     command: Sequence[str] = (),
     reporter: Reporter | None = None,
     started: float | None = None,
+    part: float = 1.0,
 ) -> SweepReport:
     """Cut a model everywhere, find what each cut costs and gives away, and recommend one.
 
@@ -50,6 +55,7 @@ def profile(
         command: What the user typed, for the record.
         reporter: Told as it goes.
         started: When the budget began to run, by ``time.perf_counter``; now, where None.
+        part: Of the time for leakage and attacks, what this process may take.
 
     Returns:
         The report, as written into the run folder.
@@ -60,34 +66,67 @@ def profile(
         OutputError: The run folder cannot be made.
         UsageError: The options cannot be meant.
     """  # noqa: DOC502
-    ends_at = budget_end(options, started)
+    began = time.perf_counter()
+    started = began if started is None else started
     told = reporter or Silent()
     with begun(options, out, told) as run:
-        options, plan, optima = run.options, run.plan, run.optima
-        subjects, state = run.subjects, run.state
-        rows = verify_cuts(plan, told, state)
-        places = find_places(plan, rows, options, state, told)
-        rows = price_cuts(plan, rows, places, options, told)
-        report = sweep_report(plan, rows, places, options, command)
-        if optima is not None:
-            report = replace(report, warnings=(*report.warnings, *told_of(optima, plan.cuts)))
-        if subjects is not None:
-            report = _exposed(plan, report, options, subjects, state, out, ends_at, told)
+        ends_at = budget_end(options, started, time.perf_counter() - began)
+        report = examined(run, out, started, ends_at, told, part=part, command=command)
         told.stage("recommending and drawing", 3)
-        return _finish(plan, report, options, out, told)
+        return _finish(run.plan, report, run.options, out, told)
 
 
-def budget_end(options: ProfileOptions, started: float | None) -> float:
+def examined(
+    run: Begun,
+    out: Path,
+    started: float,
+    ends_at: float,
+    reporter: Reporter,
+    *,
+    part: float = 1.0,
+    command: Sequence[str] = (),
+) -> SweepReport:
+    """What every cut of a run costs and gives away, before anything is decided.
+
+    Args:
+        run: It, ready for its first cut.
+        out: Its folder.
+        started: When the budget began to run, by ``time.perf_counter``.
+        ends_at: When leakage and attacks must be done, by the same clock.
+        reporter: Told as it goes.
+        part: Of the time until then that may be taken.
+        command: What the user typed, for the record.
+
+    Returns:
+        The report, without a recommendation.
+    """
+    options, plan, state = run.options, run.plan, run.state
+    rows = verify_cuts(plan, reporter, state)
+    places = find_places(plan, rows, options, state, reporter)
+    rows = price_cuts(plan, rows, places, options, reporter)
+    report = sweep_report(plan, rows, places, options, command)
+    if run.optima is not None:
+        report = replace(report, warnings=(*report.warnings, *told_of(run.optima, plan.cuts)))
+    if run.subjects is None:
+        return report
+    now = time.perf_counter()
+    ends_at = now + part * max(0.0, ends_at - now)
+    return _exposed(plan, report, options, run.subjects, state, out, started, ends_at, reporter)
+
+
+def budget_end(options: ProfileOptions, started: float | None, prepared_s: float = 0.0) -> float:
     """When leakage and attacks must be done.
 
     Args:
         options: With the budget.
         started: When it began to run, by ``time.perf_counter``; now, where None.
+        prepared_s: What loading, tracing and exporting took.
 
     Returns:
         By the same clock.
     """
-    return (started or time.perf_counter()) + options.budget_s - _RESERVE_S
+    began = time.perf_counter() if started is None else started
+    return began + options.budget_s - _CLOSING_S - _CLOSING_SHARE * prepared_s
 
 
 def _exposed(
@@ -97,16 +136,25 @@ def _exposed(
     subjects: Subjects,
     state: State,
     out: Path,
+    started: float,
     ends_at: float,
     told: Reporter,
 ) -> SweepReport:
-    """With leakage and a quick attack on every cut, then strong ones where they matter."""
-    strong_s = STRONG_SHARE * max(0.0, ends_at - time.perf_counter())
-    rows = expose_cuts(plan, report.cuts, options, subjects, state, out, ends_at - strong_s, told)
+    """With cheap evidence on every cut, then with more where the decision hangs."""
+    began, order = time.perf_counter(), by_price(report, options)
+    rows = expose_cuts(plan, report.cuts, options, subjects, state, out, ends_at, told, order)
     report = replace(report, cuts=tuple(rows))
-    rows = strengthen(plan, report, options, subjects, state, out, ends_at, told)
-    late = left_out(rows, options.budget_s)
-    told_late = () if late is None else (late,)
+    rows = deepen(plan, report, options, subjects, state, out, ends_at, told)
+    lines = (
+        left_out(
+            rows,
+            budget_s=options.budget_s,
+            fixed_s=began - ends_at + options.budget_s,
+            pictures=len(subjects.pixels),
+        ),
+        not_used_up(rows, budget_s=options.budget_s, used_s=time.perf_counter() - started),
+    )
+    told_late = tuple(line for line in lines if line is not None)
     return replace(
         report, cuts=tuple(rows), warnings=(*report.warnings, *subjects.notes, *told_late)
     )

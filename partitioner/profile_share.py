@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from splitdeploy.partitioner.begin import begun
-from splitdeploy.partitioner.exposure import expose_cuts
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
-from splitdeploy.partitioner.profile import budget_end
+from splitdeploy.partitioner.profile import budget_end, examined
 from splitdeploy.partitioner.progress import Reporter, Silent
 from splitdeploy.partitioner.share import Share
-from splitdeploy.partitioner.strong_attacks import STRONG_SHARE
-from splitdeploy.partitioner.sweep import verify_cuts
+
+SHARED = 0.75
+"""The part of the time for leakage and attacks that is spent in shares; with the rest, the process
+that sums up attacks the cuts that the decision of all hangs on."""
 
 
 def profile_share(
@@ -25,10 +26,10 @@ def profile_share(
     reporter: Reporter | None = None,
     started: float | None = None,
 ) -> None:
-    """Verify some of the cuts, measure their leakage and attack them quickly.
+    """Verify some of the cuts, measure their leakage and attack them.
 
-    A cut gets the time that it would get in a run of its own process; so much less is needed in
-    all. What costs and a decision need of all cuts together is not made.
+    All shares together take `SHARED` of the time for leakage and attacks, side by side. Which of
+    its cuts are worth the most of that, each share finds out among its own.
 
     Args:
         options: What the run is asked for.
@@ -41,16 +42,14 @@ def profile_share(
         OutputError: The folder cannot be made.
         UsageError: The options cannot be meant.
     """  # noqa: DOC502
-    ends_at = budget_end(options, started)
+    began = time.perf_counter()
+    started = began if started is None else started
     told = reporter or Silent()
     with begun(options, out, told) as run:
-        plan = _own_part(run.plan, share)
-        rows = verify_cuts(plan, told, run.state)
-        if run.subjects is None or not rows:
-            return
-        now = time.perf_counter()
-        until = now + (1 - STRONG_SHARE) * max(0.0, ends_at - now) / share.of
-        expose_cuts(plan, rows, run.options, run.subjects, run.state, out, until, told)
+        own = replace(run, plan=_own_part(run.plan, share), optima=None)
+        if own.plan.cuts:
+            ends_at = budget_end(options, started, time.perf_counter() - began)
+            examined(own, out, started, ends_at, told, part=SHARED / share.of)
 
 
 def _own_part(plan: Plan, share: Share) -> Plan:

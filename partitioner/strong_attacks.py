@@ -1,8 +1,9 @@
-"""The strong attacks of a sweep, where they matter: on the cuts that a quick one did not break.
+"""The strong attacks of a sweep: which one a cut gets next, and what it finds.
 
-A part of the time is kept for them. They go, the most valuable attack first, to the cut that would
-be picked, then to the others of the Pareto set, then to the rest; a cut that one of them breaks
-needs no other.
+The most valuable comes first; a cut that one of them breaks needs no other. One that its deadline
+ended may be run again with twice the time, once all others had theirs. Its result then takes the
+place of the shorter run's, whichever of them recovered more: to keep the better one would be to
+choose by the originals.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from splitdeploy.attacks.base import run_attack
 from splitdeploy.attacks.least_squares import LeastSquares
@@ -20,19 +20,11 @@ from splitdeploy.partitioner import privacy
 from splitdeploy.partitioner.attack_set import Choice, strongest, why_not
 from splitdeploy.partitioner.attack_state import file_name
 from splitdeploy.partitioner.attack_target import Arsenal, deployed_target
-from splitdeploy.partitioner.exposure import Subjects
-from splitdeploy.partitioner.options import ProfileOptions
-from splitdeploy.partitioner.plan import Plan
-from splitdeploy.partitioner.progress import Reporter
-from splitdeploy.partitioner.recommend import judge, rank
-from splitdeploy.partitioner.scoring import attack_share, table_of
-from splitdeploy.partitioner.state import State
+from splitdeploy.partitioner.evidence import Scene
+from splitdeploy.partitioner.scoring import attack_share
 from splitdeploy.partitioner.sweep import FAILURES
-from splitdeploy.profiles.errors import SplitdeployError
-from splitdeploy.profiles.report import Constraints, CutReport, SweepReport
-
-STRONG_SHARE = 0.25
-"""The part of the time for leakage and attacks that is kept for the strong ones."""
+from splitdeploy.profiles.errors import OutputError, SplitdeployError
+from splitdeploy.profiles.report import AttackRecord, Constraints, CutReport
 
 LATE = "not run for lack of time:"
 """How the note of a row begins that tells which attacks were left out."""
@@ -46,104 +38,50 @@ _MARGIN_S = 0.5
 
 
 @dataclass(frozen=True)
-class _Slot:
-    """An attack on a cut that is worth its time."""
+class Next:
+    """The attack that a cut gets next.
 
-    place: int
+    Attributes:
+        choice: The attack with its settings.
+        least_s: Seconds below which it is not begun.
+        again: Whether its deadline ended it before.
+    """
+
     choice: Choice
     least_s: float
+    again: bool = False
 
 
-def strengthen(
-    plan: Plan,
-    report: SweepReport,
-    options: ProfileOptions,
-    subjects: Subjects,
-    state: State,
-    run: Path,
-    ends_at: float,
-    reporter: Reporter,
-) -> list[CutReport]:
-    """Run strong attacks on the cuts that stand, as long as there is time.
+def fitting(arsenal: Arsenal, seed: int) -> tuple[Choice, ...]:
+    """The attacks that the attacker has what it takes for, the most valuable first.
 
     Args:
-        plan: The model, its cuts and its export.
-        report: The sweep with a quick attack on every cut.
-        options: Constraints and objective, by which cuts matter; precision and seed.
-        subjects: The pictures, and what an attacker has.
-        state: Where finished rows are kept; attacks of an interrupted sweep are not run again.
-        run: The run folder.
-        ends_at: When all of it must be done, by ``time.perf_counter``.
-        reporter: Told as it goes.
+        arsenal: What the attacker has beside what the model gives.
+        seed: Of the attacks.
 
     Returns:
-        The rows with more attacks, and notes on those for which there was no time.
+        They.
     """
-    rows = list(report.cuts)
-    slots = _slots(report, options, subjects.arsenal)
-    reporter.stage("stronger attacks", max(1, len(slots)))
-    while slots:
-        left_s = ends_at - time.perf_counter()
-        begun = _begun(slots, left_s)
-        if not begun:
-            break
-        slot = begun[0]
-        share_s = left_s * slot.least_s / sum(s.least_s for s in begun)
-        until = time.perf_counter() + share_s - _MARGIN_S
-        began = time.perf_counter()
-        row = _attacked(plan, rows[slot.place], slot, options, subjects, state, run, until)
-        state.save(row)
-        state.tell(slot.choice.label, time.perf_counter() - began, row.name)
-        rows[slot.place] = row
-        stands = _stands(row, options.constraints)
-        slots = [s for s in slots if s is not slot and (stands or s.place != slot.place)]
-        reporter.advance()
-    return _noted(rows, slots, state)
-
-
-def _slots(report: SweepReport, options: ProfileOptions, arsenal: Arsenal) -> list[_Slot]:
-    """What is worth running, the most valuable first; what a row has already is not."""
     # The quick attack is least squares wherever that applies.
-    wanted = [c for c in strongest() if c.name != LeastSquares.name]
-    choices = [c for c in wanted if _fits(c.make(options.seed).threat, arsenal)]
-    places = _by_importance(report, options)
-    slots = []
-    for choice in choices:
-        for place in places:
-            if not _settled(report.cuts[place], choice.label):
-                slots.append(_Slot(place, choice, least_s(report.cuts[place])))
-    return slots
-
-
-def _settled(row: CutReport, label: str) -> bool:
-    """Whether an attack was run on a cut, or there is a note of why it cannot be."""
-    told = any(note.startswith(f"{label} ") for note in row.attack_notes)
-    return told or label in {f"{attack.name}:{attack.preset}" for attack in row.attacks}
+    wanted = [choice for choice in strongest() if choice.name != LeastSquares.name]
+    return tuple(choice for choice in wanted if _fits(choice.make(seed).threat, arsenal))
 
 
 def _fits(threat: ThreatModel, arsenal: Arsenal) -> bool:
-    """Whether the attacker has what the attack takes; the rest is the model's, and is there."""
     lacks_pictures = threat.auxiliary_data and arsenal.auxiliary is None
     return not (lacks_pictures or (threat.generator and arsenal.generator is None))
 
 
-def _by_importance(report: SweepReport, options: ProfileOptions) -> list[int]:
-    """The cuts that stand: the pick, then the others of the Pareto set, then the rest."""
-    limits, objective, trace = options.constraints, options.objective, options.trace
-    judged = judge(report, constraints=limits, objective=objective, trace=trace)
-    table = table_of(judged)
-    ranked = [f.name for f in rank(judged, table, limits, objective, trace)]
-    names = [row.name for row in report.cuts]
-    first = [*ranked[:1], *(n for n in ranked if n in judged.pareto), *ranked, *names]
-    return [
-        names.index(name)
-        for name in dict.fromkeys(first)
-        if _stands(report.find(name), options.constraints)
-    ]
+def stands(row: CutReport, constraints: Constraints) -> bool:
+    """Whether no attack has broken a cut; the ends are none.
 
+    Args:
+        row: With its attacks.
+        constraints: With the limit on what an attack may recover, if there is one.
 
-def _stands(row: CutReport, constraints: Constraints) -> bool:
-    """Whether no attack has broken a cut; the ends are none."""
+    Returns:
+        The answer.
+    """
     attack, gained = row.strongest_attack, attack_share(row)
     if row.cut.is_end or row.error is not None or attack is None or gained is None:
         return False
@@ -152,87 +90,125 @@ def _stands(row: CutReport, constraints: Constraints) -> bool:
     return gained < RECOGNISABLE
 
 
-def least_s(row: CutReport) -> float:
+def next_attack(row: CutReport, choices: Sequence[Choice], pictures: int) -> Next | None:
+    """The attack that is worth the next time on a cut.
+
+    Args:
+        row: With its attacks.
+        choices: What there is, the most valuable first.
+        pictures: How many are attacked.
+
+    Returns:
+        It; None where all had their time and ended by themselves.
+    """
+    least = least_s(row, pictures)
+    for choice in choices:
+        if not _settled(row, choice.label):
+            return Next(choice, least)
+    by_label = {_label(attack): attack for attack in row.attacks}
+    for choice in choices:
+        before = by_label.get(choice.label)
+        if before is not None and privacy.CUT_SHORT in before.notes:
+            return Next(choice, max(least, 2.0 * before.seconds + _MARGIN_S), again=True)
+    return None
+
+
+def left_over(row: CutReport, choices: Sequence[Choice]) -> list[str]:
+    """The attacks that a cut has not had, by name and preset."""
+    return [choice.label for choice in choices if not _settled(row, choice.label)]
+
+
+def _label(attack: AttackRecord) -> str:
+    return f"{attack.name}:{attack.preset}"
+
+
+def _settled(row: CutReport, label: str) -> bool:
+    """Whether an attack was run on a cut, or there is a note of why it cannot be."""
+    told = any(note.startswith(f"{label} ") for note in row.attack_notes)
+    return told or label in {_label(attack) for attack in row.attacks}
+
+
+def step_s(row: CutReport) -> float:
+    """Seconds of a step on one picture, by the slowest attack of a row; 0 where none has steps."""
+    # An attack of n steps evaluates the head once more.
+    known = [a.seconds / ((a.steps + 1) * max(1, a.images)) for a in row.attacks if a.steps]
+    return max(known, default=0.0)
+
+
+def least_s(row: CutReport, pictures: int) -> float:
     """Seconds below which a strong attack is not begun on a cut.
 
     Args:
         row: With its quick attack, by whose steps they are told.
+        pictures: How many are attacked.
 
     Returns:
         Seconds.
     """
-    steps = [a.seconds / a.steps for a in row.attacks if a.steps]
-    return max(_LEAST_S, _LEAST_STEPS * max(steps, default=0.0)) + _MARGIN_S
+    return max(_LEAST_S, _LEAST_STEPS * pictures * step_s(row)) + _MARGIN_S
 
 
-def _begun(slots: Sequence[_Slot], left_s: float) -> list[_Slot]:
-    """Those to begin; where there is too little time for any, the first gets what there is."""
-    return _affordable(slots, left_s) or list(slots[:1] if left_s > _LEAST_S + _MARGIN_S else [])
+def attacked(scene: Scene, place: int, row: CutReport, wanted: Next, until: float) -> CutReport:
+    """Run one attack on a cut, and keep what it finds.
+
+    Args:
+        scene: What the cuts of the sweep share.
+        place: The cut's place in the plan.
+        row: As far as it is.
+        wanted: The attack.
+        until: When it should be done, by ``time.perf_counter``.
+
+    Returns:
+        The row with one attack more, or with a note of why there is none.
+
+    Raises:
+        OutputError: The run folder cannot be written.
+    """
+    label, began = wanted.choice.label, time.perf_counter()
+    found = _attacked(scene, place, row, wanted, until)
+    scene.state.save(found)
+    work = f"{label}, longer" if wanted.again else label
+    scene.state.tell(work, time.perf_counter() - began, row.name)
+    return found
 
 
-def _affordable(slots: Sequence[_Slot], left_s: float) -> list[_Slot]:
-    """Those for which there is time, the most valuable first."""
-    begun = []
-    for slot in slots:
-        if slot.least_s <= left_s:
-            begun.append(slot)
-            left_s -= slot.least_s
-    return begun
-
-
-def _attacked(
-    plan: Plan,
-    row: CutReport,
-    slot: _Slot,
-    options: ProfileOptions,
-    subjects: Subjects,
-    state: State,
-    run: Path,
-    until: float,
-) -> CutReport:
-    """The row with one attack more, or with a note of why there is none."""
-    attack, label = slot.choice.make(options.seed), slot.choice.label
+def _attacked(scene: Scene, place: int, row: CutReport, wanted: Next, until: float) -> CutReport:
+    plan, options, subjects = scene.plan, scene.options, scene.subjects
+    attack, label = wanted.choice.make(options.seed), wanted.choice.label
     work = f"{label} on {row.name}"
-    crash = state.watch.crashed(work)
+    crash = scene.state.watch.crashed(work)
     if crash is not None:
-        return replace(row, attack_notes=(*row.attack_notes, f"{label} failed: {crash}"))
+        return _with_note(row, f"{label} failed: {crash}")
     try:
         with (
-            state.watch.on(work),
+            scene.state.watch.on(work),
             deployed_target(
-                plan, slot.place, options.precision, subjects.pixels, subjects.arsenal
+                plan, place, options.precision, subjects.pixels, subjects.arsenal
             ) as target,
         ):
             reason = why_not(attack, target)
             if reason is not None:
-                return replace(row, attack_notes=(*row.attack_notes, f"{label} {reason}"))
+                return _with_note(row, f"{label} {reason}")
             record, found = run_attack(
                 attack,
                 target,
                 subjects.pixels,
-                deadline_s=max(_MARGIN_S, until - time.perf_counter()),
-                folder=state.training(row.cut.index, file_name(label)),
+                deadline_s=max(_MARGIN_S, until - _MARGIN_S - time.perf_counter()),
+                folder=scene.state.training(row.cut.index, file_name(label)),
                 judges=subjects.judges,
             )
+    except OutputError:
+        raise
     except (SplitdeployError, *FAILURES) as error:
         reason = " ".join(str(error).split())[:300]
-        return replace(row, attack_notes=(*row.attack_notes, f"{label} failed: {reason}"))
-    taken = {other.name for other in row.attacks}
-    name = file_name(label) if record.name in taken else record.name
-    picture = privacy.write_picture(run, row.name, name, subjects.pixels, found.pixels)
-    return replace(row, attacks=(*row.attacks, replace(record, picture=picture)))
+        return _with_note(row, f"{label} failed: {reason}")
+    others = tuple(other for other in row.attacks if _label(other) != _label(record))
+    name = file_name(label) if record.name in {o.name for o in others} else record.name
+    picture = privacy.write_picture(scene.run, row.name, name, subjects.pixels, found.pixels)
+    record = replace(privacy.noted(record, found), picture=picture)
+    return replace(row, attacks=(*others, record))
 
 
-def _noted(rows: Sequence[CutReport], slots: Sequence[_Slot], state: State) -> list[CutReport]:
-    """The rows, with notes on what there was no time for; notes of an earlier sweep are renewed."""
-    noted = []
-    for place, row in enumerate(rows):
-        labels = [slot.choice.label for slot in slots if slot.place == place]
-        notes = [n for n in row.attack_notes if not n.startswith(LATE)]
-        if labels:
-            notes.append(f"{LATE} {', '.join(labels)}")
-        if tuple(notes) != row.attack_notes:
-            row = replace(row, attack_notes=tuple(notes))
-            state.save(row)
-        noted.append(row)
-    return noted
+def _with_note(row: CutReport, note: str) -> CutReport:
+    # What an attack found before stays where a longer run of it fails.
+    return row if note in row.attack_notes else replace(row, attack_notes=(*row.attack_notes, note))

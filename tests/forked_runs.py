@@ -108,14 +108,14 @@ def _run(arguments: list[str], kill_after_s: float | None, crash_in: str | None)
 
 
 def _crash_in(name: str) -> None:
-    from splitdeploy.partitioner import exposure
+    from splitdeploy.partitioner import evidence
 
-    observe = exposure.observe
+    observe = evidence.observe
 
     def crash(plan: Any, cut: Any, *rest: Any) -> Any:
         return ctypes.string_at(0) if cut.name == name else observe(plan, cut, *rest)
 
-    exposure.observe = crash
+    evidence.observe = crash
 
 
 def _become(arguments: list[str], writing: int) -> None:
@@ -126,9 +126,9 @@ def _become(arguments: list[str], writing: int) -> None:
     os.dup2(nothing, 1)
     code = 1
     try:
-        from splitdeploy.__main__ import main
+        from splitdeploy.cli.sweep_child import run
 
-        code = main(arguments)
+        code = run(arguments)
         sys.stderr.flush()
     finally:
         os._exit(code)

@@ -12,8 +12,6 @@ import pytest
 import torch
 from command_line import MODEL, splitdeploy
 from factories import make_attack, make_report, with_row
-from hypothesis import given
-from hypothesis import strategies as st
 from small_models import build
 from torch import nn
 
@@ -33,13 +31,19 @@ from splitdeploy.partitioner.attack_set import (
     why_not,
 )
 from splitdeploy.partitioner.attack_target import Arsenal, deployed_target
-from splitdeploy.partitioner.exposure import Subjects, load_subjects
+from splitdeploy.partitioner.deepening import deepen
+from splitdeploy.partitioner.evidence import Subjects
+from splitdeploy.partitioner.exposure import load_subjects
+from splitdeploy.partitioner.importance import by_decision, by_price
 from splitdeploy.partitioner.models import load_model
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan, make_plan
+from splitdeploy.partitioner.privacy import CUT_SHORT
 from splitdeploy.partitioner.progress import Silent
+from splitdeploy.partitioner.recommend import judge, rank
+from splitdeploy.partitioner.scoring import table_of
 from splitdeploy.partitioner.state import State, open_state
-from splitdeploy.partitioner.strong_attacks import strengthen
+from splitdeploy.partitioner.strong_attacks import next_attack, stands
 from splitdeploy.profiles.errors import AttackError, UnknownNameError, UsageError
 from splitdeploy.profiles.report import Constraints, CutReport, Objective, SweepReport
 
@@ -203,49 +207,71 @@ def test_a_state_of_other_settings_is_cleared_and_nothing_else(tmp_path: Path) -
 # --- the strong ones of a sweep -------------------------------------------------------------
 
 
-@given(
-    st.lists(st.floats(0.1, 20), min_size=1, max_size=12), st.floats(-5, 100)
-)  # fmt: skip
-def test_what_is_begun_has_its_time_and_the_first_comes_first(
-    least: list[float], left_s: float
-) -> None:
-    slots = [strong_attacks._Slot(i, Choice("rmle"), s) for i, s in enumerate(least)]
-    begun = strong_attacks._affordable(slots, left_s)
-    assert sum(slot.least_s for slot in begun) <= max(0.0, left_s) + 1e-9
-    assert [slot.place for slot in begun] == sorted(slot.place for slot in begun)
-    if left_s >= least[0]:
-        assert begun[0] is slots[0]
-    rest = left_s - sum(slot.least_s for slot in begun)
-    assert all(slot.least_s > rest - 1e-9 for slot in slots if slot not in begun)
-
-
-def test_where_time_is_short_the_first_gets_what_there_is() -> None:
-    slots = [strong_attacks._Slot(i, Choice("rmle"), 100.0) for i in range(3)]
-    assert strong_attacks._begun(slots, 50.0) == slots[:1]
-    assert strong_attacks._begun(slots, 1.0) == []
-    assert strong_attacks._begun(slots, 250.0) == slots[:2]
-    assert strong_attacks._begun([], 250.0) == []
-
-
 def test_the_pick_comes_first_then_the_pareto_set() -> None:
     report = make_report()
     options = ProfileOptions("resnet18")
-    names = [report.cuts[i].name for i in strong_attacks._by_importance(report, options)]
-    # Those whose quick attack gained less than the threshold, and no end.
+    names = [report.cuts[place].name for place in by_decision(report, options)]
+    judged = judge(report, constraints=Constraints(), objective=Objective())
+    ranked = [f.name for f in rank(judged, table_of(judged), Constraints(), Objective())]
+    assert names[0] == ranked[0] and sorted(names) == sorted(ranked)
+    # What no case makes the best comes in the order of the Pareto set and of the decision.
+    rest = [name for name in names if name in ranked[6:]]
+    assert rest == sorted(rest, key=lambda n: (n not in judged.pareto, ranked.index(n)))
+
+
+def test_what_no_attack_can_mend_is_out_of_the_race() -> None:
+    report = make_report()
+    slow = ProfileOptions("resnet18", constraints=Constraints(max_latency_s=0.05))
+    over = {row.name for row in report.cuts if row.latency_s.total.median > 0.05}  # type: ignore[union-attr]
+    names = {report.cuts[place].name for place in by_decision(report, slow)}
+    assert over and not names & over
+    # A limit on leakage is one that more evidence speaks to.
+    leaky = ProfileOptions("resnet18", constraints=Constraints(max_ssim=0.01))
+    assert len(by_decision(report, leaky)) == len(report.cuts)
+    nothing = ProfileOptions("resnet18", constraints=Constraints(max_latency_s=1e-9))
+    assert by_decision(report, nothing) == []
+
+
+def test_by_price_a_cut_between_the_ends_comes_first() -> None:
+    report = make_report()
+    bare = replace(report, cuts=tuple(replace(r, leakage=None, attacks=()) for r in report.cuts))
+    for objective in ("balanced", "latency", "energy", "leakage", "throughput"):
+        options = ProfileOptions("resnet18", objective=Objective(objective))
+        places = by_price(bare, options)
+        assert sorted(places) == list(range(len(bare.cuts)))
+        assert not bare.cuts[places[0]].cut.is_end
+
+
+def test_a_cut_stands_until_an_attack_breaks_it() -> None:
+    report = make_report()
     gained = {
         row.name: (row.attacks[0].ssim - 0.161) / (1 - 0.161)
         for row in report.cuts
         if not row.cut.is_end
     }
-    assert sorted(names) == sorted(name for name, g in gained.items() if g < RECOGNISABLE)
-    assert names[0] == "avgpool"  # the best of them: least payload, least leakage
-    limited = replace(options, constraints=Constraints(max_ssim=0.7))
-    names = [report.cuts[i].name for i in strong_attacks._by_importance(report, limited)]
-    assert "layer2.1" in names and "layer1.0" not in names
+    for row in report.cuts:
+        assert stands(row, Constraints()) == (gained.get(row.name, 1.0) < RECOGNISABLE)
+    limited = Constraints(max_ssim=0.7)
+    assert stands(report.find("layer2.1"), limited)
+    assert not stands(report.find("layer1.0"), limited)
     failed = with_row(report, "avgpool", error="no", attacks=())
-    assert "avgpool" not in [
-        failed.cuts[i].name for i in strong_attacks._by_importance(failed, options)
-    ]
+    assert not stands(failed.find("avgpool"), Constraints())
+
+
+def test_an_attack_that_its_deadline_ended_comes_again_behind_all_others() -> None:
+    quick = replace(make_attack("x", 0.0, False), preset="fast", seconds=6.2, steps=30, images=1)
+    row = replace(make_report().find("avgpool"), attacks=(quick,), attack_notes=())
+    choices = (Choice("noise-aware"), Choice("rmle"))
+    first = next_attack(row, choices, 4)
+    # Forty steps, each as long as one of the quick attack's 31 passes, on four pictures.
+    assert first is not None and first.choice == choices[0] and not first.again
+    assert first.least_s == pytest.approx(40 * 4 * 0.2 + 0.5)
+    noted = replace(row, attack_notes=("noise-aware:fast failed: lost heart",))
+    assert next_attack(noted, choices, 4) is None
+    cut_short = replace(quick, notes=(CUT_SHORT,), seconds=30.0)
+    again = next_attack(replace(noted, attacks=(cut_short,)), choices, 1)
+    assert again is not None and again.again and again.choice == choices[1]
+    assert again.least_s == pytest.approx(60.5)
 
 
 @pytest.fixture
@@ -270,7 +296,7 @@ def run_strong(
     options = ProfileOptions(MODEL, precision="fp32", image_count=2)
     state = State(folder / "state", {}, resume=True)
     ends_at = time.perf_counter() + seconds
-    return strengthen(plan, sweep, options, subjects, state, folder, ends_at, Silent())
+    return deepen(plan, sweep, options, subjects, state, folder, ends_at, Silent())
 
 
 def test_cuts_that_stand_get_strong_attacks_until_one_breaks_them(

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from splitdeploy.partitioner import costs
-from splitdeploy.partitioner.privacy import first_share
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, CutPoint, TensorSpec
 from splitdeploy.profiles.device import find_device
 from splitdeploy.profiles.measurement import Measurement
@@ -77,18 +72,6 @@ def test_memory_is_weights_and_the_peak_of_activations(precision: str, size: int
 def test_a_stream_needs_its_payload_times_its_rate() -> None:
     assert costs.uplink_needed_bps(cut(), 30.0) == 1_000_000 * 8 * 30
     assert costs.uplink_needed_bps(cut(), None) is None
-
-
-@given(st.lists(st.floats(1e6, 1e12), min_size=1, max_size=40), st.floats(0, 1e4))
-def test_shares_spend_what_there_is(macs: list[float], seconds: float) -> None:
-    left = seconds
-    for place in range(len(macs)):
-        share = first_share(macs[place:], left)
-        assert 0 <= share <= left * (1 + 1e-9)
-        # Nobody goes without: half is divided evenly.
-        assert share >= 0.5 * left / (len(macs) - place) * (1 - 1e-9)
-        left -= share
-    assert math.isclose(left, 0.0, abs_tol=1e-6 * max(1.0, seconds))
 
 
 def test_a_measured_board_and_a_modelled_radio_are_no_measurement() -> None:

@@ -199,14 +199,22 @@ def test_profile_reports_the_family_labels_and_queries(tmp_path: Path) -> None:
     assert "distance_correlation_standard_error" in table.splitlines()[0]
 
 
-def test_when_the_budget_is_over_one_picture_must_do(tmp_path: Path) -> None:
+def test_when_the_budget_is_over_one_cut_has_one_picture_and_the_report_says_so(
+    tmp_path: Path,
+) -> None:
     options = ProfileOptions(
         MODEL, weights="none", input_shape=SHAPE, cuts="act", image_count=2, budget_s=1.0
     )
     report = profile(options, tmp_path / "run", started=time.perf_counter() - 100)
-    for row in report.cuts:
-        assert row.leakage is not None and row.error is None
-        assert row.leakage.images == row.attacks[0].images == 1
-        assert {"one picture alone, for lack of time"} <= set(row.leakage.notes)
-        assert any("no figure of a pass forward" in note for note in row.leakage.notes)
-        assert {"gain", "dfil", "mse_van_trees"} <= {f.name for f in row.leakage.figures}
+    assert all(row.error is None for row in report.cuts)
+    first, last = report.find("act"), report.find("edge-only")
+    assert first.leakage is not None
+    assert first.leakage.images == first.attacks[0].images == 1
+    assert {"one picture alone, for lack of time"} <= set(first.leakage.notes)
+    assert any("no figure of a pass forward" in note for note in first.leakage.notes)
+    assert {"gain", "dfil", "mse_van_trees"} <= {f.name for f in first.leakage.figures}
+    assert last.leakage is None and last.attacks == ()
+    assert last.attack_notes == ("not measured and not attacked for lack of time",)
+    told = next(text for text in report.warnings if text.startswith("left out of a budget of 1 s"))
+    assert "leakage and attack of 2 cuts (cloud-only, edge-only)" in told
+    assert "all pictures but one of 1 cut (act)" in told and "with --resume and --budget" in told

@@ -18,7 +18,7 @@ from splitdeploy.partitioner.state import DONE, State, alone_in
 from splitdeploy.partitioner.under_way import CRASHES, FAULT, UNDER_WAY, Watch
 from splitdeploy.profiles.errors import OutputError
 
-SWEEP = ("profile", MODEL, *SMALL, "--cuts", "act,blocks.0", "--budget", "60s", "-q", "--out")
+SWEEP = ("profile", MODEL, *SMALL, "--cuts", "act,blocks.0", "--budget", "10m", "-q", "--out")
 WORK = {"verification", "leakage", "quick attack", "pass forward"}
 
 
