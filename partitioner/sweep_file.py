@@ -1,13 +1,15 @@
-"""The file of ``splitdeploy sweep``: models × devices × networks, each with options of a profile.
+"""The file of ``splitdeploy sweep``: models × devices × networks × precisions, with options.
 
     models: [resnet18, {model: mobilenet_v2, input-shape: 3x160x160}]
     devices: [jetson-nano, {device: jetson-orin-nano, power-mode: 7W}]
     networks: [lte, {uplink: 1mbit, rtt: 50ms}]
+    precisions: [fp16, int8]
     budget: 2m
 
 An entry of a list is a name, or the options that it stands for. Every other key is an option of
-``splitdeploy profile`` without its dashes, and holds for all runs; what stands with a network comes
-before what stands with a device, that before a model's, and that before the file's own.
+``splitdeploy profile`` without its dashes, and holds for all runs; what stands with a precision
+comes before what stands with a network, that before a device's, that before a model's, and that
+before the file's own.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from typing import Any
 
 from splitdeploy.profiles.errors import MissingExtraError, UnknownNameError, UsageError
 
-AXES = {"models": "model", "devices": "device", "networks": "network"}
+AXES = {
+    "models": "model", "devices": "device", "networks": "network", "precisions": "precision",
+}  # fmt: skip
 """Each list, and the option that a bare name in it stands for."""
 
 MOST_RUNS = 10_000
@@ -53,7 +57,7 @@ class SweepRun:
 
 
 def read_sweep_file(path: Path, known: Mapping[str, bool]) -> tuple[SweepRun, ...]:
-    """The runs that a file asks for, in the order of models, then devices, then networks.
+    """The runs that a file asks for, in the order of models, then devices, networks and precisions.
 
     Args:
         path: The YAML file.

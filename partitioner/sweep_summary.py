@@ -48,6 +48,7 @@ class SummaryRow:
         payload_bytes: That the pick sends.
         ssim: Of the strongest attack on the pick.
         fsinfo: Of the pick, in nats per input element.
+        precision: That the run computes and sends in.
     """
 
     name: str
@@ -69,6 +70,7 @@ class SummaryRow:
     payload_bytes: int | None = None
     ssim: float | None = None
     fsinfo: float | None = None
+    precision: str | None = None
 
 
 def summarise(
@@ -92,6 +94,7 @@ def _row(run: Planned, outcome: Outcome, out: Path) -> SummaryRow:
     base = SummaryRow(
         outcome.name, outcome.key, outcome.name, outcome.status, outcome.error, outcome.seconds,
         outcome.host, options.model, options.device, options.cloud, _network(options.network),
+        precision=options.precision,
     )  # fmt: skip
     if outcome.status not in _WHOLE:
         return base
