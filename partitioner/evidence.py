@@ -26,7 +26,7 @@ from splitdeploy.partitioner.state import State
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.errors import AttackError
 from splitdeploy.profiles.figure import ordered
-from splitdeploy.profiles.report import CutReport, LeakageRecord
+from splitdeploy.profiles.report import Baseline, CutReport, LeakageRecord
 
 ONE_PICTURE = "one picture alone, for lack of time"
 """The note of a leakage that is not of all pictures."""
@@ -78,6 +78,7 @@ class Scene:
         state: Where finished work is kept.
         run: The run folder.
         sampled: What one pass forward says, by the index of each cut.
+        guess: The best guess on the first picture alone.
     """
 
     plan: Plan
@@ -89,6 +90,7 @@ class Scene:
     state: State
     run: Path
     sampled: Mapping[int, Sampled]
+    guess: Baseline
 
     @property
     def pictures(self) -> int:
@@ -102,7 +104,7 @@ class Scene:
             cut: The cut, its tensors as the model computes them.
             row: As far as it is.
             until: When it should be done, by ``time.perf_counter``.
-            pictures: How many of the first pictures it is done on.
+            pictures: On how many it is done: all, or the first alone.
 
         Returns:
             The row with leakage, an attack and baseline, in place of what it had.
@@ -115,7 +117,7 @@ class Scene:
             raise AttackError(f"{self.plan.model.name} has no torch graph to take gradients from")
         pixels, judges = self.subjects.pixels[:pictures], self.subjects.judges
         if pictures < self.pictures:
-            judges = replace(judges, baseline=best_baseline(pixels))
+            judges = replace(judges, baseline=self.guess)
         seen = observe(self.plan, cut, row.cut, self.options.precision, pictures)
         sent = [torch.from_numpy(tensor) for tensor in seen]
         check_twin(head, pixels, sent, self.options.precision)
@@ -203,17 +205,5 @@ def scene_of(
         state=state,
         run=run,
         sampled=sampled,
+        guess=best_baseline(subjects.pixels[:1]),
     )
-
-
-def of_all_pictures(row: CutReport, pictures: int) -> bool:
-    """Whether leakage and quick attack of a row are of as many pictures.
-
-    Args:
-        row: With leakage and attack.
-        pictures: How many there are.
-
-    Returns:
-        The answer; a row without evidence has none to be of fewer.
-    """
-    return row.leakage is None or row.leakage.images >= pictures

@@ -10,6 +10,7 @@ last rung begins the rungs anew.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -72,8 +73,9 @@ def first_pass(
     """Serve everyone once, in order.
 
     Nobody takes less than the least work; what that costs is learnt from those that took longer
-    than they were given. Whom the time is not enough for, by that, is left out. The first is served
-    however late it is.
+    than they were given, by the one that took the least for its weight: the first has to warm up
+    for all. Whom the time is not enough for, by that, is left out. The first is served however late
+    it is.
 
     Args:
         weights: What the least work of each costs, over that of the others.
@@ -87,10 +89,10 @@ def first_pass(
     """
     left_out: list[int] = []
     began = clock()
-    longer_s = longer_weight = 0.0
+    rate_s = math.inf
     for place, weight in enumerate(weights):
         now = clock()
-        least_s = weight * longer_s / longer_weight if longer_weight else 0.0
+        least_s = 0.0 if math.isinf(rate_s) else weight * rate_s
         if place and now + least_s >= ends_at:
             left_out.append(place)
             continue
@@ -99,7 +101,7 @@ def first_pass(
         serve(place, now + granted_s)
         taken_s = clock() - now
         if taken_s > granted_s:
-            longer_s, longer_weight = longer_s + taken_s, longer_weight + weight
+            rate_s = min(rate_s, taken_s / weight)
     return left_out
 
 
