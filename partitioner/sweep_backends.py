@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from splitdeploy.partitioner.progress import Reporter
@@ -17,61 +18,89 @@ _AS_THEY_COME = {"loky", "dask"}
 """Those of joblib's backends that hand results over as they come."""
 
 
-def run_groups(
-    groups: Sequence[GroupJob],
-    *,
-    backend: str,
-    jobs: int,
-    cluster: str | None,
-    reporter: Reporter,
-) -> list[Outcome]:
-    """Run groups side by side.
+@dataclass(frozen=True)
+class Spread:
+    """How a sweep is spread.
+
+    Attributes:
+        backend: One of `BACKENDS`.
+        jobs: How many side by side; -1 for all that a cluster has.
+        cluster: Its address; None for one on this machine.
+        threads: That every run may use.
+        shares: Into how many a run's cuts are dealt.
+    """
+
+    backend: str = "processes"
+    jobs: int = 1
+    cluster: str | None = None
+    threads: int = 1
+    shares: int = 1
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Processes that groups are sent to, for as long as they are `connected`.
+
+    Attributes:
+        backend: As joblib calls it.
+        spread: How the sweep is spread.
+    """
+
+    backend: str
+    spread: Spread
+
+    def run(self, groups: Sequence[GroupJob], reporter: Reporter) -> list[Outcome]:
+        """Run groups side by side.
+
+        Args:
+            groups: Each on one worker.
+            reporter: Told after every run, or at the end where the backend keeps results back.
+
+        Returns:
+            The outcomes, in the order in which they ended.
+        """
+        from joblib import Parallel, delayed
+
+        how = "generator_unordered" if self.backend in _AS_THEY_COME else "list"
+        parallel = Parallel(
+            n_jobs=self.spread.jobs, batch_size=1, pre_dispatch="all", return_as=how
+        )
+        outcomes: list[Outcome] = []
+        for finished in parallel(delayed(run_group)(group) for group in groups):
+            outcomes += finished
+            reporter.advance(len(finished))
+        return outcomes
+
+
+@contextlib.contextmanager
+def connected(spread: Spread) -> Iterator[Workers]:
+    """Connect to a backend.
 
     Args:
-        groups: Each on one worker.
-        backend: One of `BACKENDS`.
-        jobs: How many side by side; on a cluster -1 stands for all that it has.
-        cluster: The address of a cluster; None for one on this machine.
-        reporter: Told after every run, or at the end where the backend keeps results back.
+        spread: Which, and how many processes of it.
 
-    Returns:
-        The outcomes, in the order in which they ended.
+    Yields:
+        Its workers.
 
     Raises:
         MissingExtraError: What the backend needs is not installed.
         SplitdeployError: The cluster cannot be reached, or a worker of it was lost.
         UsageError: This backend has no cluster.
     """  # noqa: DOC502
-    if not groups:
-        return []
-    from joblib import Parallel, delayed
-
-    outcomes: list[Outcome] = []
-    with _connected(backend, cluster, jobs) as name:
-        how = "generator_unordered" if name in _AS_THEY_COME else "list"
-        parallel = Parallel(n_jobs=jobs, batch_size=1, pre_dispatch="all", return_as=how)
-        for finished in parallel(delayed(run_group)(group) for group in groups):
-            outcomes += finished
-            reporter.advance(len(finished))
-    return outcomes
-
-
-@contextlib.contextmanager
-def _connected(backend: str, cluster: str | None, jobs: int) -> Iterator[str]:
-    """With joblib set to a backend; its name there."""
     from joblib import parallel_config
 
-    if backend == "processes":
-        if cluster is not None:
+    if spread.backend == "processes":
+        if spread.cluster is not None:
             raise UsageError(
-                f"expected --backend ray or dask with --cluster {cluster}, got processes"
+                f"expected --backend ray or dask with --cluster {spread.cluster}, got processes"
             )
         with parallel_config(backend="loky", inner_max_num_threads=1):
-            yield "loky"
+            yield Workers("loky", spread)
         return
-    opened = _ray(cluster, jobs) if backend == "ray" else _dask(cluster, jobs)
-    with opened, parallel_config(backend=backend):
-        yield backend
+    open_cluster = _ray if spread.backend == "ray" else _dask
+    opened = open_cluster(spread.cluster, spread.jobs)
+    with opened, parallel_config(backend=spread.backend):
+        yield Workers(spread.backend, spread)
 
 
 @contextlib.contextmanager

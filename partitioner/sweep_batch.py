@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -14,22 +11,22 @@ from pathlib import Path
 from splitdeploy.partitioner.checks import check_options
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.places import LOCAL, is_remote
+from splitdeploy.partitioner.plan import asks_for_optimal
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.run_folder import check_writable
 from splitdeploy.partitioner.state import STATE_FOLDER, alone_in
-from splitdeploy.partitioner.sweep_backends import run_groups
+from splitdeploy.partitioner.sweep_backends import Spread, connected
 from splitdeploy.partitioner.sweep_jobs import (
-    TOKEN,
     GroupJob,
+    Home,
     Outcome,
     RunJob,
+    bring,
     outcome_path,
     run_group,
-    unpack,
-    write_outcome,
 )
+from splitdeploy.partitioner.sweep_shares import forget_shares, share_out
 from splitdeploy.profiles.errors import SplitdeployError
-from splitdeploy.profiles.store import write_atomically
 
 
 @dataclass(frozen=True)
@@ -46,22 +43,15 @@ class Planned:
     arguments: tuple[str, ...]
     options: ProfileOptions
 
+    def job(self) -> RunJob:
+        """What is done of it where joblib sends it."""
+        key, heads = digest(self.options), digest(_heads(self.options))
+        return RunJob(self.name, self.arguments, key, heads)
 
-@dataclass(frozen=True)
-class Spread:
-    """How a sweep is spread.
-
-    Attributes:
-        backend: ``processes``, ``ray`` or ``dask``.
-        jobs: How many groups side by side; -1 for all that a cluster has.
-        cluster: Its address; None for this machine.
-        threads: That every run may use.
-    """
-
-    backend: str = "processes"
-    jobs: int = 1
-    cluster: str | None = None
-    threads: int = 1
+    def measures_here(self) -> bool:
+        """Whether it takes timings, which another run beside it would disturb."""
+        options = self.options
+        return LOCAL in {options.device, options.cloud} or is_remote(options.device)
 
 
 def run_sweep(
@@ -80,32 +70,24 @@ def run_sweep(
         An outcome for each, in the same order.
 
     Raises:
-        SplitdeployError: The backend lost a run.
-    """
+        MissingExtraError: What the backend needs is not installed.
+        SplitdeployError: The cluster cannot be reached, or lost a run.
+        UsageError: The options of a run cannot be meant.
+    """  # noqa: DOC502
     for run in planned:
         check_options(run.options)
     check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
-    state = out / STATE_FOLDER
-    reporter.stage("runs", len(planned))
-    with alone_in(state):
-        token = secrets.token_hex(16)
-        write_atomically(state / TOKEN, token)
+    with alone_in(out / STATE_FOLDER):
+        home = Home.here(out, threads=spread.threads, resume=resume)
         if not resume:
+            forget_shares(out)
             for run in planned:
                 outcome_path(out, run.name).unlink(missing_ok=True)
-        apart, here = _groups(planned, out, spread, token, resume=resume)
-        outcomes = run_groups(
-            apart, backend=spread.backend, jobs=spread.jobs, cluster=spread.cluster,
-            reporter=reporter,
-        )  # fmt: skip
-        for group in here:
-            outcomes += run_group(group)
-            reporter.advance(len(group.runs))
-        for outcome in outcomes:
-            if outcome.files is not None:
-                unpack(outcome.files, out / outcome.name)
-                write_outcome(out, outcome)
+        apart, here = _groups(planned, home)
+        outcomes = _spread_out(apart, spread, reporter)
+        outcomes += _one_by_one(here, spread, reporter)
+        bring(out, outcomes)
     by_name = {outcome.name: outcome for outcome in outcomes}
     missing = [run.name for run in planned if run.name not in by_name]
     if missing:
@@ -113,9 +95,31 @@ def run_sweep(
     return [by_name[run.name] for run in planned]
 
 
-def _groups(
-    planned: Sequence[Planned], out: Path, spread: Spread, token: str, *, resume: bool
-) -> tuple[list[GroupJob], list[GroupJob]]:
+def _spread_out(groups: Sequence[GroupJob], spread: Spread, reporter: Reporter) -> list[Outcome]:
+    """Run groups side by side."""
+    if not groups:
+        return []
+    with connected(spread) as workers:
+        groups = share_out(groups, workers, reporter)
+        reporter.stage("runs", sum(len(group.runs) for group in groups))
+        return workers.run(groups, reporter)
+
+
+def _one_by_one(groups: Sequence[GroupJob], spread: Spread, reporter: Reporter) -> list[Outcome]:
+    """Run what measures on one machine, undisturbed."""
+    names = [run.name for group in groups for run in group.runs]
+    if spread.shares > 1 and names:
+        reporter.note(f"measured one at a time, and not in shares: {', '.join(names)}")
+    if names:
+        reporter.stage("runs that measure", len(names))
+    outcomes = []
+    for group in groups:
+        outcomes += run_group(group)
+        reporter.advance(len(group.runs))
+    return outcomes
+
+
+def _groups(planned: Sequence[Planned], home: Home) -> tuple[list[GroupJob], list[GroupJob]]:
     """Runs of the same heads together: those to be spread, and those for this machine alone.
 
     Two timings side by side would disturb each other, and ``local`` means this machine.
@@ -125,38 +129,34 @@ def _groups(
     """
     together: dict[tuple[bool, str], list[RunJob]] = {}
     for run in planned:
-        options = run.options
-        exclusive = LOCAL in {options.device, options.cloud} or is_remote(options.device)
-        shared = repr(_heads(options)) if options.privacy else run.name
-        job = RunJob(run.name, run.arguments, _key(options))
-        together.setdefault((exclusive, shared), []).append(job)
-    groups = {
-        kind: GroupJob(
-            runs=tuple(runs),
-            out=str(out.resolve()),
-            directory=str(Path.cwd()),
-            threads=spread.threads,
-            resume=resume,
-            host=socket.gethostname(),
-            process=os.getpid(),
-            token=token,
-        )
-        for kind, runs in together.items()
-    }
+        job = run.job()
+        shared = job.heads if run.options.privacy else run.name
+        together.setdefault((run.measures_here(), shared), []).append(job)
+    groups = {kind: GroupJob(home, tuple(runs)) for kind, runs in together.items()}
     apart = [group for (exclusive, _), group in groups.items() if not exclusive]
     return apart, [group for (exclusive, _), group in groups.items() if exclusive]
 
 
 def _heads(options: ProfileOptions) -> ProfileOptions:
-    """The options without those that leave leakage and attacks as they are."""
+    """The options without those that leave cuts, leakage and attacks as they are."""
     bare = ProfileOptions(options.model)
-    names = (
-        "device", "cloud", "power_mode", "network", "budget_s", "fps", "constraints", "objective",
-        "remote", "resume",
-    )  # fmt: skip
+    names = ["budget_s", "remote", "resume"]
+    if not asks_for_optimal(options.cuts):
+        names += [
+            "device", "cloud", "power_mode", "network", "fps", "constraints", "objective", "trace",
+            "switch_cost_s",
+        ]  # fmt: skip
     return replace(options, **{name: getattr(bare, name) for name in names})
 
 
-def _key(options: ProfileOptions) -> str:
+def digest(options: ProfileOptions) -> str:
+    """What tells options apart.
+
+    Args:
+        options: Of a run.
+
+    Returns:
+        The same for the same options, whether resumed or not.
+    """
     text = f"{replace(options, resume=False)!r} {metadata.version('splitdeploy')}"
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The runs of a sweep, each in a process of its own, so that one that crashes is a row.
+"""The jobs of a sweep: runs, and shares of runs, each in a process of its own.
 
 What is here runs wherever joblib sends it: in this process, in a worker beside it, or on another
 machine of a cluster.
@@ -6,50 +6,116 @@ machine of a cluster.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
-import shutil
+import secrets
 import socket
-import subprocess
-import sys
 import time
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from splitdeploy.partitioner.state import STATE_FOLDER, TRAINING_FOLDER
-from splitdeploy.partitioner.under_way import CRASHES, UNDER_WAY
+from splitdeploy.partitioner.handover import PICTURES, STATE_TOLD, inherit, pack, unpack
+from splitdeploy.partitioner.share import Share
+from splitdeploy.partitioner.state import STATE_FOLDER, clear_state, stored_key
+from splitdeploy.partitioner.sweep_process import Starter, judged, run_process
+from splitdeploy.partitioner.under_way import UNDER_WAY
 from splitdeploy.profiles.store import write_atomically
 
-CHILD = "splitdeploy.cli.sweep_child"
 TOKEN = "sweep-token"
 """A file in the state of a sweep, by which a job sees whether it shares a file system with it."""
 
+SHARES = ".shares"
+"""In the folder of a sweep: a folder for every run, with one for every share of it."""
+
+WHOLE = frozenset({"done", "infeasible"})
+"""How a run ends that has a report."""
+
 _RESTARTS = 3
-_POLL_S = 0.5
-_INFEASIBLE = 3
-_PICTURES = "reconstructions"
-_BROUGHT_BACK = ("report.json", "report.html", "cuts.csv", _PICTURES, "bundle")
-_INHERITED = ("cut-*.json", "part-*.json", "key.json", CRASHES, f"{TRAINING_FOLDER}/**/*")
+_OF_A_RUN = ("report.json", "report.html", "cuts.csv", PICTURES, "bundle")
+_OF_A_SHARE = (*STATE_TOLD, PICTURES)
 
 
 @dataclass(frozen=True)
 class RunJob:
-    """One run.
+    """One run, or a share of one.
 
     Attributes:
-        name: Of its folder.
+        name: Of the run.
         arguments: What follows ``splitdeploy profile``, without the folder.
-        key: Of its settings; a finished run of the same key is not repeated.
+        key: Of its settings; what is finished under the same key is not repeated.
+        heads: Of those that leakage and attacks depend on.
+        share: What is done of it; None for all.
+        parts: What shares on other machines have finished, as an archive of their folders.
     """
 
     name: str
     arguments: tuple[str, ...]
     key: str
+    heads: str = ""
+    share: Share | None = None
+    parts: bytes | None = field(default=None, repr=False)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it does some of the cuts and makes no report."""
+        return self.share is not None and not self.share.closes
+
+    @property
+    def place(self) -> str:
+        """Its folder, in that of the sweep."""
+        if self.share is None or self.share.closes:
+            return self.name
+        return f"{SHARES}/{self.name}/{self.share.nth}"
+
+    def shares(self, out: Path) -> list[Path]:
+        """The folders of its shares: those that it closes, or else whatever shares there were."""
+        folder = out / SHARES / self.name
+        if self.share is not None and self.share.closes:
+            return [folder / str(nth) for nth in range(1, self.share.of + 1)]
+        return sorted(folder.glob("[0-9]*"))
+
+
+@dataclass(frozen=True)
+class Home:
+    """The sweep that jobs belong to.
+
+    Attributes:
+        out: Its folder.
+        resume: Whether what is finished there is kept.
+        token: What the file of that name holds.
+        starter: Its process.
+    """
+
+    out: str
+    resume: bool
+    token: str
+    starter: Starter
+
+    @classmethod
+    def here(cls, out: Path, *, threads: int, resume: bool) -> Home:
+        """A sweep of this process, whose folder tells so.
+
+        Args:
+            out: Its folder.
+            threads: That every run may use.
+            resume: Whether what is finished there is kept.
+
+        Returns:
+            The home of its jobs.
+        """
+        token, path = secrets.token_hex(16), out / STATE_FOLDER / TOKEN
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, token)
+        return cls(str(out.resolve()), resume, token, Starter.here(threads))
+
+    def is_here(self) -> bool:
+        """Whether this process sees its folder."""
+        try:
+            path = Path(self.out) / STATE_FOLDER / TOKEN
+            return path.read_text(encoding="utf-8") == self.token
+        except (OSError, UnicodeDecodeError):
+            return False
 
 
 @dataclass(frozen=True)
@@ -57,29 +123,17 @@ class GroupJob:
     """Runs that share what leaks: each takes up what the one before it has measured.
 
     Attributes:
+        home: The sweep.
         runs: In order.
-        out: The folder of the sweep.
-        directory: Where the sweep was started: relative names start there.
-        threads: That every run may use.
-        resume: Whether an interrupted run goes on where it stopped.
-        host: The machine of the sweep.
-        process: Its process there; when it ends, so do its runs.
-        token: What the file of that name holds.
     """
 
+    home: Home
     runs: tuple[RunJob, ...]
-    out: str
-    directory: str
-    threads: int
-    resume: bool
-    host: str
-    process: int
-    token: str
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """How a run ended, or a share of one.
 
     Attributes:
         name: Of its folder.
@@ -89,7 +143,8 @@ class Outcome:
         error: In a line; None where it is done.
         seconds: That it took.
         host: That it ran on.
-        files: What it wrote, as a zip archive, where that is not on the sweep's file system.
+        files: What it wrote, as a zip archive, where it is sent.
+        sent: Whether that has to be sent, for want of a common file system.
     """
 
     name: str
@@ -99,15 +154,16 @@ class Outcome:
     seconds: float
     host: str
     files: bytes | None = field(default=None, repr=False)
+    sent: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As a document, without the files."""
-        return asdict(replace(self, files=None)) | {"files": None}
+        return asdict(replace(self, files=None))
 
 
-def outcome_path(out: Path, name: str) -> Path:
-    """Where the outcome of a run is kept."""
-    return out / STATE_FOLDER / f"{name}.json"
+def outcome_path(out: Path, place: str) -> Path:
+    """Where the outcome of a run, or of a share of one, is kept."""
+    return out / STATE_FOLDER / f"{place}.json"
 
 
 def read_outcome(out: Path, run: RunJob) -> Outcome | None:
@@ -118,14 +174,20 @@ def read_outcome(out: Path, run: RunJob) -> Outcome | None:
         run: The run.
 
     Returns:
-        Its outcome; None where it has to be run: it never ended, failed, or its report is gone.
+        Its outcome; None where it has to be run: it never ended, failed, or what it wrote is gone.
     """
+    path = outcome_path(out, run.place)
     try:
-        found = Outcome(**json.loads(outcome_path(out, run.name).read_text(encoding="utf-8")))
+        found = Outcome(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    whole = found.status in {"done", "infeasible"} and (out / run.name / "report.json").is_file()
-    return found if whole and found.key == run.key else None
+    folder = out / run.place
+    is_there = (
+        stored_key(folder / STATE_FOLDER) is not None
+        if run.is_share
+        else (folder / "report.json").is_file()
+    )
+    return found if is_there and found.status in WHOLE and found.key == run.key else None
 
 
 def write_outcome(out: Path, outcome: Outcome) -> None:
@@ -135,7 +197,25 @@ def write_outcome(out: Path, outcome: Outcome) -> None:
         out: The folder of the sweep.
         outcome: Of the run.
     """
-    write_atomically(outcome_path(out, outcome.name), json.dumps(outcome.to_json()))
+    path = outcome_path(out, outcome.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(outcome.to_json()))
+
+
+def bring(out: Path, outcomes: Sequence[Outcome]) -> None:
+    """Put what other machines sent where it would lie had it been written here.
+
+    Args:
+        out: The folder of the sweep.
+        outcomes: Of jobs of it.
+
+    Raises:
+        OutputError: It cannot be written.
+    """  # noqa: DOC502
+    for outcome in outcomes:
+        if outcome.files is not None:
+            unpack(outcome.files, out / outcome.name, (*_OF_A_RUN, STATE_FOLDER))
+            write_outcome(out, outcome)
 
 
 def run_group(job: GroupJob) -> list[Outcome]:
@@ -147,177 +227,58 @@ def run_group(job: GroupJob) -> list[Outcome]:
     Returns:
         How each ended, in order. Each outcome is written beside the runs at once.
     """
-    out = Path(job.out)
-    (out / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
-    shared = _token(out) == job.token
+    home, out = job.home, Path(job.home.out)
+    is_here = home.is_here()
     outcomes = []
-    before: RunJob | None = None
+    before: Path | None = None
     for run in job.runs:
-        found = read_outcome(out, run) if job.resume else None
+        found = read_outcome(out, run) if home.resume else None
         if found is None:
-            found = _run(job, run, before, shared=shared)
+            if run.parts is not None and not is_here:
+                unpack(run.parts, out / SHARES / run.name, [path.name for path in run.shares(out)])
+            found = replace(_run(home, run, before), sent=not is_here)
             write_outcome(out, found)
-        elif not shared:
-            found = replace(found, files=_packed(out / run.name))
+        if not is_here:
+            wanted = _OF_A_SHARE if run.is_share else _OF_A_RUN
+            found = replace(found, files=pack(out / run.place, wanted))
         outcomes.append(found)
-        if found.status in {"done", "infeasible"}:
-            before = run
+        if found.status in WHOLE:
+            before = out / run.place
     return outcomes
 
 
-def _token(out: Path) -> str | None:
-    try:
-        return (out / STATE_FOLDER / TOKEN).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _run(job: GroupJob, run: RunJob, before: RunJob | None, *, shared: bool) -> Outcome:
+def _run(home: Home, run: RunJob, before: Path | None) -> Outcome:
     """One run, started again with what it had where it crashed in the work on a cut."""
-    folder, began = Path(job.out) / run.name, time.perf_counter()
-    resume = job.resume
-    if before is not None and not (resume and (folder / STATE_FOLDER / "key.json").is_file()):
-        inherit(Path(job.out) / before.name, folder)
-        resume = True
-    log = Path(job.out) / STATE_FOLDER / f"{run.name}.log"
+    began = time.perf_counter()
+    out = Path(home.out)
+    folder = out / run.place
+    state = folder / STATE_FOLDER
+    if not home.resume:
+        clear_state(state)
+    if before is not None:
+        inherit([before], folder)
+    elif run.share is not None and run.share.closes:
+        inherit(run.shares(out), folder)
+    elif home.resume and stored_key(state) is None:  # it may have been dealt out otherwise
+        inherit([out / run.name, *run.shares(out)], folder)
+    log = outcome_path(out, run.place).with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    code = 1
+    resume, code = home.resume or stored_key(state) is not None, 1
     for _ in range(1 + _RESTARTS):
-        code = _process(job, run, log, resume=resume)
-        if code >= 0 or not (folder / STATE_FOLDER / UNDER_WAY).exists():
+        code = run_process(_words(run, folder, resume=resume), log, home.starter)
+        if code >= 0 or not (state / UNDER_WAY).exists():
             break
         resume = True
-    status, error = _judged(code, log)
-    return Outcome(
-        run.name,
-        run.key,
-        status,
-        error,
-        round(time.perf_counter() - began, 3),
-        socket.gethostname(),
-        None if shared else _packed(folder),
-    )
+    status, error = judged(code, log)
+    seconds = round(time.perf_counter() - began, 3)
+    return Outcome(run.place, run.key, status, error, seconds, socket.gethostname())
 
 
-def _judged(code: int, log: Path) -> tuple[str, str | None]:
-    """What an exit code means, and what the run said last."""
-    if code == 0:
-        return "done", None
-    if code < 0:
-        return "crashed", f"the process ended by signal {-code}: see {log}"
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    error = said[-1] if said else f"it ended with exit code {code}: see {log}"
-    return "infeasible" if code == _INFEASIBLE else "failed", error
-
-
-def _process(job: GroupJob, run: RunJob, log: Path, *, resume: bool) -> int:
-    """The exit code of the run's process; negative for the signal that ended it."""
-    command = [
-        sys.executable, "-m", CHILD, "profile", "--quiet", "--out", str(Path(job.out) / run.name),
-        *(["--resume"] if resume else []), *run.arguments,
+def _words(run: RunJob, folder: Path, *, resume: bool) -> list[str]:
+    """What its process is told."""
+    return [
+        *(["--share", str(run.share)] if run.share is not None else []),
+        "profile", "--quiet", "--out", str(folder), *(["--resume"] if resume else []),
+        *run.arguments,
     ]  # fmt: skip
-    directory = Path(job.directory)
-    with (
-        log.open("ab") as said,
-        subprocess.Popen(
-            command,
-            cwd=directory if directory.is_dir() else None,
-            env=_environment(job.threads),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=said,
-            start_new_session=True,
-        ) as child,
-    ):
-        try:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return child.wait(_POLL_S)
-                if _is_gone(job):
-                    child.kill()
-        except BaseException:
-            child.kill()
-            raise
-
-
-def _environment(threads: int) -> Mapping[str, str]:
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(threads))}
-
-
-def _is_gone(job: GroupJob) -> bool:
-    """Whether the sweep has ended; of one on another machine the cluster takes care."""
-    if socket.gethostname() != job.host:
-        return False
-    try:
-        os.kill(job.process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-def inherit(source: Path, target: Path) -> None:
-    """Give a run what another one of the same heads has measured.
-
-    Files of the state are linked where that goes, since none is ever changed in place.
-
-    Args:
-        source: The run folder of the other.
-        target: Its own.
-    """
-    for pattern in _INHERITED:
-        for path in (source / STATE_FOLDER).glob(pattern):
-            _link(path, target / path.relative_to(source))
-    if (source / _PICTURES).is_dir():
-        shutil.copytree(source / _PICTURES, target / _PICTURES, dirs_exist_ok=True)
-
-
-def _link(path: Path, target: Path) -> None:
-    if not path.is_file():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(path, target)
-    except OSError:
-        shutil.copyfile(path, target)
-
-
-def _packed(folder: Path) -> bytes | None:
-    """What a run wrote for people and programs, to be brought to the sweep's machine."""
-    if not folder.is_dir():
-        return None
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in _BROUGHT_BACK:
-            found = folder / name
-            for path in [found] if found.is_file() else sorted(found.rglob("*")):
-                if path.is_file():
-                    archive.write(path, path.relative_to(folder))
-    return out.getvalue()
-
-
-def unpack(files: bytes, folder: Path) -> None:
-    """Put what another machine sent into the run folder here.
-
-    Args:
-        files: The archive.
-        folder: Made where it is missing.
-
-    Raises:
-        OutputError: It cannot be written.
-    """  # noqa: DOC502
-    with zipfile.ZipFile(io.BytesIO(files)) as archive:
-        for info in archive.infolist():
-            parts = Path(info.filename).parts
-            if info.is_dir() or not parts or parts[0] not in _BROUGHT_BACK or ".." in parts:
-                continue
-            target = folder / info.filename
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, archive.read(info))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,12 +17,14 @@ from command_line import HERE, MODEL, splitdeploy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitdeploy.partitioner import sweep_backends, sweep_batch, sweep_jobs
+from splitdeploy.partitioner import sweep_backends, sweep_batch, sweep_jobs, sweep_process
 from splitdeploy.partitioner.comparable import comparable
+from splitdeploy.partitioner.handover import inherit, unpack
 from splitdeploy.partitioner.progress import Silent
-from splitdeploy.partitioner.sweep_backends import run_groups
+from splitdeploy.partitioner.sweep_backends import Spread, connected
 from splitdeploy.partitioner.sweep_file import SweepRun, read_sweep_file
-from splitdeploy.partitioner.sweep_jobs import GroupJob, Outcome, RunJob, inherit, run_group, unpack
+from splitdeploy.partitioner.sweep_jobs import GroupJob, Home, Outcome, RunJob, run_group
+from splitdeploy.partitioner.sweep_process import Starter
 from splitdeploy.partitioner.sweep_summary import (
     SummaryRow,
     merge,
@@ -184,7 +185,7 @@ if model == "crashes-once" and "--resume" not in words:
     os.kill(os.getpid(), 6)
 if model == "hangs":
     time.sleep(600)
-(state / "key.json").write_text("{}")
+(state / "key.json").write_text('{"key": "of the heads"}')
 (state / "cut-0000.json").write_text(out.name)
 (out / "report.json").write_text("{}")
 (state / "under-way.json").unlink(missing_ok=True)
@@ -196,7 +197,7 @@ sys.exit(3 if model == "infeasible" else 0)
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for the profile, in a module that a process of its own runs."""
     (tmp_path / "fake_profile.py").write_text(FAKE)
-    monkeypatch.setattr(sweep_jobs, "CHILD", "fake_profile")
+    monkeypatch.setattr(sweep_process, "CHILD", "fake_profile")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     out = tmp_path / "out"
     (out / "state").mkdir(parents=True)
@@ -206,9 +207,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def group(out: Path, *models: str, token: str = "token", resume: bool = False) -> GroupJob:
     jobs = tuple(RunJob(f"run-{model}", ("--", model), f"key-{model}") for model in models)
-    return GroupJob(
-        jobs, str(out), str(out), 2, resume, sweep_jobs.socket.gethostname(), os.getpid(), token
-    )
+    return GroupJob(Home(str(out), resume, token, Starter.here(2)), jobs)
 
 
 def calls(out: Path) -> list[str]:
@@ -252,7 +251,7 @@ def test_a_finished_run_is_not_repeated_and_a_failed_one_is(fake: Path) -> None:
 def test_a_run_elsewhere_brings_its_report_along(fake: Path, tmp_path: Path) -> None:
     (outcome,) = run_group(group(fake, "good", token="of another machine"))
     assert outcome.files is not None
-    unpack(outcome.files, tmp_path / "here")
+    unpack(outcome.files, tmp_path / "here", ["report.json"])
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["report.json"]
     (again,) = run_group(group(fake, "good", token="of another machine", resume=True))
     assert again.files is not None and len(calls(fake)) == 1
@@ -263,7 +262,7 @@ def test_an_archive_writes_nowhere_else(tmp_path: Path) -> None:
     with zipfile.ZipFile(packed, "w") as archive:
         for name in ("../out.txt", "/tmp/out.txt", "bundle/../../out.txt", "other", "cuts.csv"):
             archive.writestr(name, "x")
-    unpack(packed.getvalue(), tmp_path / "run")
+    unpack(packed.getvalue(), tmp_path / "run", ["cuts.csv", "bundle"])
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")] == [
         "run/cuts.csv"
     ]
@@ -309,7 +308,8 @@ def test_a_state_is_linked_but_pictures_are_copied(tmp_path: Path) -> None:
     (source / "state" / "done.jsonl").write_text("log")
     (source / "reconstructions" / "act").mkdir(parents=True)
     (source / "reconstructions" / "act" / "rmle.png").write_text("picture")
-    inherit(source, target)
+    (source / "state" / "key.json").write_text('{"key": "of the heads"}')
+    inherit([source], target)
     picture = target / "reconstructions" / "act" / "rmle.png"
     assert picture.read_text() == "picture" and picture.stat().st_nlink == 1
     assert (target / "state" / "training" / "cut-0001" / "x.npz").stat().st_nlink == 2
@@ -381,10 +381,13 @@ def test_a_backend_that_is_not_installed_tells_how_to_get_it(
     backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray" if backend == "ray" else "distributed", None)
-    with pytest.raises(
-        MissingExtraError, match=rf"pip install 'splitdeploy\[workstation,{backend}\]'"
+    with (
+        pytest.raises(
+            MissingExtraError, match=rf"pip install 'splitdeploy\[workstation,{backend}\]'"
+        ),
+        connected(Spread(backend, 2)) as workers,
     ):
-        run_groups([group(tmp_path, "a")], backend=backend, jobs=2, cluster=None, reporter=Silent())
+        workers.run([group(tmp_path, "a")], Silent())
 
 
 def test_sweeps_group_runs_of_the_same_heads_and_keep_timings_apart(tmp_path: Path) -> None:
@@ -396,12 +399,12 @@ def test_sweeps_group_runs_of_the_same_heads_and_keep_timings_apart(tmp_path: Pa
         "networks: [lte, wifi]\n"
     )
     planned = plan_file(tmp_path / "fleet.yaml")
-    spread = sweep_batch.Spread()
-    apart, here = sweep_batch._groups(planned, tmp_path, spread, "t", resume=False)
+    home = Home(str(tmp_path), False, "token", Starter.here(1))
+    apart, here = sweep_batch._groups(planned, home)
     assert [len(job.runs) for job in apart] == [4, 2, 4, 2]
     assert [len(job.runs) for job in here] == [2, 2]
     bare = [replace(p, options=replace(p.options, privacy=False)) for p in planned]
-    apart, here = sweep_batch._groups(bare, tmp_path, spread, "t", resume=False)
+    apart, here = sweep_batch._groups(bare, home)
     assert [len(job.runs) for job in (*apart, *here)] == [1] * 16
 
 

@@ -24,18 +24,19 @@ _WORKSTATION = frozenset({
 """Modules that the extra ``workstation`` brings and an edge device lacks."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, told: object = None) -> int:
     """Run a command.
 
     Args:
         arguments: What follows the program's name; None takes it from the process.
+        told: What a program that calls this tells the command beside them, as click's object.
 
     Returns:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = _group().main(given, prog_name="splitdeploy", standalone_mode=False)
+        code = _group().main(given, prog_name="splitdeploy", standalone_mode=False, obj=told)
         sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted")

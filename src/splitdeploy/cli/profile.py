@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from splitdeploy.cli import options as shared
 from splitdeploy.cli.question import given_question, question_options
@@ -18,6 +19,9 @@ from splitdeploy.profiles.device import find_device
 from splitdeploy.profiles.errors import UnknownNameError
 from splitdeploy.profiles.network import find_network
 from splitdeploy.profiles.units import parse_time_s
+
+NOT_OF_A_RUN = ("out", "resume", "jobs", "format", "form", "verbose", "quiet", "help")
+"""Options that say how and where it is done, and not what."""
 
 
 @click.command("profile")
@@ -82,6 +86,14 @@ from splitdeploy.profiles.units import parse_time_s
     help="Run folder; default runs/<model>-<device>-<time>.",
 )
 @click.option("--resume", is_flag=True, help="Go on where an interrupted sweep stopped.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that the cuts are dealt to; both sides have to be simulated.",
+)
 @shared.model_options
 @shared.image_options
 @shared.labels_option
@@ -103,20 +115,45 @@ def command(**given: Any) -> None:
     started = time.perf_counter() - _since_start_s()
     settings, out = read_settings(given)
     from splitdeploy.partitioner.profile import profile
+    from splitdeploy.partitioner.profile_jobs import profile_in_shares
+    from splitdeploy.partitioner.profile_share import SHARED, profile_share
     from splitdeploy.partitioner.progress import bars
     from splitdeploy.partitioner.render_table import render
+    from splitdeploy.partitioner.share import Share
 
+    context, words = click.get_current_context(), ["splitdeploy", *sys.argv[1:]]
+    share = context.find_object(Share)
     try:
         with bars(quiet=given["quiet"]) as reporter:
-            report = profile(
-                settings, out, command=["splitdeploy", *sys.argv[1:]], reporter=reporter,
-                started=started,
-            )  # fmt: skip
+            if share is not None and not share.closes:
+                profile_share(settings, out, share, reporter=reporter, started=started)
+                return
+            if given["jobs"] > 1:
+                report = profile_in_shares(
+                    settings, _typed(context), out, given["jobs"], command=words, reporter=reporter
+                )
+            else:
+                report = profile(
+                    settings, out, command=words, reporter=reporter, started=started,
+                    part=1.0 if share is None else 1 - SHARED,
+                )  # fmt: skip
     except KeyboardInterrupt:
         click.echo(f"what is finished lies in {out}: add --resume to go on", err=True)
         raise
     click.echo(render(report, given["form"]), nl=False)
     click.echo(f"report: {out / 'report.html'}", err=True)
+
+
+def _typed(context: click.Context) -> list[str]:
+    """The options that the user typed, and the model, for a process that does a share of them."""
+    words = []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if typed and isinstance(parameter, click.Option) and name not in NOT_OF_A_RUN:
+            flag = max(parameter.opts, key=len)
+            words += [flag] if parameter.is_flag else [flag, str(context.params[name])]
+    return [*words, "--", context.params["model"]]
 
 
 def read_settings(given: dict[str, Any]) -> tuple[Any, Path]:

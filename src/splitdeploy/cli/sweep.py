@@ -15,13 +15,11 @@ from splitdeploy.cli import options as shared
 from splitdeploy.profiles.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from splitdeploy.partitioner.sweep_batch import Planned, Spread
+    from splitdeploy.partitioner.sweep_backends import Spread
+    from splitdeploy.partitioner.sweep_batch import Planned
     from splitdeploy.partitioner.sweep_summary import SummaryRow
 
 _BACKENDS = ("processes", "ray", "dask")
-_OWN = ("out", "resume", "format", "verbose", "quiet", "help")
-"""Options of a profile that are the sweep's own affair."""
-
 _RUN_BYTES = 2 * 2**30
 """What a run of a large network takes: so many more are not begun side by side unasked."""
 
@@ -47,6 +45,14 @@ _RUN_BYTES = 2 * 2**30
     type=click.IntRange(1),
     metavar="N",
     help="Of each run; default: the cores shared out, 1 on a cluster.",
+)
+@click.option(
+    "--shares",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Jobs that the cuts of each run are dealt to, so that one model uses several machines.",
 )
 @click.option(
     "--backend",
@@ -131,7 +137,7 @@ def _swept(
     from splitdeploy.partitioner.sweep_batch import run_sweep
     from splitdeploy.partitioner.sweep_summary import summarise, write_summary
 
-    spread = _spread(given, len(planned))
+    spread = _spread(given, len(planned) * given["shares"])
     try:
         with bars(quiet=given["quiet"]) as reporter:
             outcomes = run_sweep(planned, out, spread, resume=given["resume"], reporter=reporter)
@@ -177,23 +183,27 @@ def plan_file(path: Path) -> list[Planned]:
 
 def _known(profile: click.Command) -> dict[str, bool]:
     """The options of a profile without dashes, and whether each is a switch."""
+    from splitdeploy.cli.profile import NOT_OF_A_RUN
+
     known = {"model": False}
     for parameter in profile.params:
         if isinstance(parameter, click.Option):
             name = max(parameter.opts, key=len).removeprefix("--")
             known[name] = parameter.is_flag
-    return {name: switch for name, switch in known.items() if name not in _OWN}
+    return {name: switch for name, switch in known.items() if name not in NOT_OF_A_RUN}
 
 
-def _spread(given: dict[str, Any], runs: int) -> Spread:
-    from splitdeploy.partitioner.sweep_batch import Spread
+def _spread(given: dict[str, Any], jobs: int) -> Spread:
+    """How so many jobs are spread."""
+    from splitdeploy.partitioner.sweep_backends import Spread
 
-    cores = os.cpu_count() or 1
+    cores, shares = os.cpu_count() or 1, given["shares"]
     if given["backend"] != "processes":
-        jobs = given["jobs"] or -1
-        return Spread(given["backend"], jobs, given["cluster"], given["threads"] or 1)
-    jobs = given["jobs"] or max(1, min(cores, runs, _free_bytes() // _RUN_BYTES))
-    return Spread("processes", jobs, given["cluster"], given["threads"] or max(1, cores // jobs))
+        threads, side_by_side = given["threads"] or 1, given["jobs"] or -1
+        return Spread(given["backend"], side_by_side, given["cluster"], threads, shares)
+    side_by_side = given["jobs"] or max(1, min(cores, jobs, _free_bytes() // _RUN_BYTES))
+    threads = given["threads"] or max(1, cores // side_by_side)
+    return Spread("processes", side_by_side, given["cluster"], threads, shares)
 
 
 def _free_bytes() -> int:

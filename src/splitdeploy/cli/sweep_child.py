@@ -1,4 +1,6 @@
-"""One run of a sweep, in a process of its own: ``python -m splitdeploy.cli.sweep_child ARGUMENTS``.
+"""One run of a sweep, or a share of one, in a process of its own.
+
+    python -m splitdeploy.cli.sweep_child [--share 2/4] profile …
 
 It ends when whoever started it does: standard input is a pipe that is never written to, and its end
 is seen at once. So no run goes on writing into a folder that a resumed sweep has taken up.
@@ -9,8 +11,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Sequence
 
 from splitdeploy.__main__ import main
+from splitdeploy.partitioner.share import parse_share
 
 _ORPHANED = 137
 """As if it had been killed."""
@@ -23,6 +27,20 @@ def _end_with_parent() -> None:
     os._exit(_ORPHANED)
 
 
+def run(arguments: Sequence[str]) -> int:
+    """Run a command, or a share of it.
+
+    Args:
+        arguments: Of the command; before them ``--share`` with what `Share` writes, or not.
+
+    Returns:
+        The exit code.
+    """
+    if arguments[:1] != ["--share"]:
+        return main(arguments)
+    return main(arguments[2:], parse_share(arguments[1]))
+
+
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(main())
+    sys.exit(run(sys.argv[1:]))
