@@ -19,7 +19,8 @@ from splitdeploy.partitioner.scoring import (
     Table,
     is_valid,
 )
-from splitdeploy.partitioner.uncertainty import Array, Cases
+from splitdeploy.partitioner.side_cases import Array
+from splitdeploy.partitioner.uncertainty import Cases
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY
 from splitdeploy.profiles.network import NetworkProfile
 from splitdeploy.profiles.power import RADIOS, RadioPower

@@ -29,10 +29,10 @@ from splitdeploy.partitioner.limits import ceiling
 from splitdeploy.partitioner.rebase import result_bytes
 from splitdeploy.partitioner.scoring import Table, is_valid, table_of
 from splitdeploy.partitioner.settle_words import settle_text
+from splitdeploy.partitioner.side_cases import Array
 from splitdeploy.partitioner.uncertainty import (
     DRAWS,
     SEED,
-    Array,
     Cases,
     central_cases,
     draw_cases,
@@ -95,7 +95,7 @@ def decide_under_error(
     best = _winners(figures, scores, columns)
     regrets = scores - scores[np.arange(draws), best][:, None]
     meets = {
-        limit: _whole(values <= ceiling(constraints, limit), draws).mean(axis=0)
+        limit: _shares(values, ceiling(constraints, limit), draws)
         for limit, values in limit_values(report, cases, constraints).items()
     }
     rows = tuple(
@@ -148,7 +148,7 @@ def chances(
     """
     asked, cases = _limit_cases(report, constraints, trace, names)
     held = {
-        limit: _whole(values <= ceiling(constraints, limit), DRAWS).mean(axis=0)
+        limit: _shares(values, ceiling(constraints, limit), DRAWS)
         for limit, values in limit_values(asked, cases, constraints).items()
     }
     return {
@@ -206,6 +206,12 @@ def _limit_cases(
         row for row in report.cuts if is_valid(row) and (names is None or row.name in names)
     )
     return replace(report, cuts=rows, result_bytes=result_bytes(report)), cases
+
+
+def _shares(values: Array, most: float, draws: int) -> Array:
+    """In which share of the cases each row stays within a limit."""
+    shares: Array = _whole((values <= most).astype(np.float64), draws).mean(axis=0)
+    return shares
 
 
 def _whole(values: Array, draws: int) -> Array:

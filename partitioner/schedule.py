@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from splitdeploy.partitioner.case_figures import case_figures
 from splitdeploy.partitioner.scoring import table_of
-from splitdeploy.partitioner.uncertainty import Array, central_cases
+from splitdeploy.partitioner.side_cases import Array
+from splitdeploy.partitioner.uncertainty import central_cases
 from splitdeploy.profiles.bandwidth_trace import (
     CutOverTrace,
     Stretch,
