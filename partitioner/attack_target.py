@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,10 +13,12 @@ from splitdeploy.attacks.auxiliary import Auxiliary
 from splitdeploy.attacks.generator import Generator
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.attacks.target import AttackTarget
+from splitdeploy.partitioner.codec import QuantisationRange
 from splitdeploy.partitioner.deployed import (
     TWIN_TOLERANCE,
     DeployedHead,
     deployed_halves,
+    saturated,
     twin_error,
 )
 from splitdeploy.partitioner.head_module import OneByOne, torch_tail
@@ -75,7 +77,7 @@ def deployed_target(
         observation = query(pixels, 0)
         head = plan.pixel_head(cut)
         if head is not None:
-            check_twin(head, pixels, observation, precision)
+            check_twin(head, pixels, observation, precision, ranges)
         channels, height, width = pixels.shape[1:]
         yield AttackTarget(
             observation,
@@ -89,7 +91,13 @@ def deployed_target(
         )
 
 
-def check_twin(head: PixelHead, pixels: Tensor, sent: Sequence[Tensor], precision: str) -> None:
+def check_twin(
+    head: PixelHead,
+    pixels: Tensor,
+    sent: Sequence[Tensor],
+    precision: str,
+    ranges: Mapping[str, QuantisationRange],
+) -> None:
     """Refuse to take gradients of a torch head that is not the one that was exported.
 
     Args:
@@ -97,12 +105,13 @@ def check_twin(head: PixelHead, pixels: Tensor, sent: Sequence[Tensor], precisio
         pixels: ``[n, c, h, w]`` on [0, 1].
         sent: What the exported head sent for them, decoded.
         precision: Of the payload.
+        ranges: For ``int8`` the range of every tensor, beyond which it was clipped.
 
     Raises:
         AttackError: They differ by more than rounding.
     """
     with torch.no_grad():
-        own = head(pixels)
+        own = saturated(head(pixels), ranges)
     error = twin_error(own, sent)
     if error > TWIN_TOLERANCE[precision]:
         raise AttackError(

@@ -18,7 +18,7 @@ from splitdeploy.attacks.leakage.prior import ImagePrior, default_prior
 from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner import privacy
 from splitdeploy.partitioner.attack_target import Arsenal, check_twin
-from splitdeploy.partitioner.deployed import observe
+from splitdeploy.partitioner.deployed import codec_ranges, observe
 from splitdeploy.partitioner.forward_pass import Sampled, Samples
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
@@ -120,7 +120,8 @@ class Scene:
             judges = replace(judges, baseline=self.guess)
         seen = observe(self.plan, cut, row.cut, self.options.precision, pictures)
         sent = [torch.from_numpy(tensor) for tensor in seen]
-        check_twin(head, pixels, sent, self.options.precision)
+        ranges = codec_ranges(self.plan, self.plan.slicer.cut(cut).head)
+        check_twin(head, pixels, sent, self.options.precision, ranges)
         leaked = self._leaked(cut, head, until, row, pixels)
         began = time.perf_counter()
         record, found = privacy.attack(

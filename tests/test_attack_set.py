@@ -31,6 +31,7 @@ from splitdeploy.partitioner.attack_set import (
     why_not,
 )
 from splitdeploy.partitioner.attack_target import Arsenal, deployed_target
+from splitdeploy.partitioner.codec import sent_tensors
 from splitdeploy.partitioner.deepening import deepen
 from splitdeploy.partitioner.evidence import Subjects
 from splitdeploy.partitioner.exposure import load_subjects
@@ -40,6 +41,7 @@ from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan, make_plan
 from splitdeploy.partitioner.privacy import CUT_SHORT
 from splitdeploy.partitioner.progress import Silent
+from splitdeploy.partitioner.ranges import Ranges, boundary_ranges
 from splitdeploy.partitioner.recommend import judge, rank
 from splitdeploy.partitioner.scoring import table_of
 from splitdeploy.partitioner.state import State, open_state
@@ -145,9 +147,6 @@ def test_the_target_is_the_deployed_head(plan: Plan, precision: str) -> None:
     arsenal = Arsenal(auxiliary=Auxiliary(others), labels=torch.tensor([3, 1]))
     sent = plan
     if precision != "fp32":
-        from splitdeploy.partitioner.codec import sent_tensors
-        from splitdeploy.partitioner.ranges import Ranges, boundary_ranges
-
         ranges = Ranges(boundary_ranges(plan.exported, [plan.feeds]), plan.images, False)
         sent = replace(
             plan, sent=tuple(sent_tensors(cut, precision) for cut in plan.cuts),
@@ -170,6 +169,23 @@ def test_the_target_is_the_deployed_head(plan: Plan, precision: str) -> None:
                 expected = torch.from_numpy(plan.expected[0])
                 assert torch.allclose(logits, expected, atol=1e-4), cut.name
             assert target.tail is not None or cut.is_end
+
+
+def test_pictures_beyond_what_int8_was_calibrated_to_are_attacked_all_the_same(
+    plan: Plan,
+) -> None:
+    grey = {name: np.zeros_like(value) for name, value in plan.feeds.items()}
+    ranges = Ranges(boundary_ranges(plan.exported, [grey]), 1, True)
+    clipped = replace(
+        plan, sent=tuple(sent_tensors(cut, "int8") for cut in plan.cuts), ranges=ranges
+    )
+    pixels = torch.from_numpy(plan.pixels)  # type: ignore[arg-type]
+    place = next(i for i, cut in enumerate(plan.cuts) if cut.name == "act")
+    with deployed_target(clipped, place, "int8", pixels, Arsenal()) as target:
+        assert target.pixel_head is not None
+        with torch.no_grad():
+            own = target.pixel_head(pixels)[0]
+    assert float(target.observation[0].abs().max()) < 0.9 * float(own.abs().max())
 
 
 def test_a_head_of_other_weights_is_refused(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
