@@ -112,4 +112,4 @@ def unpack(files: bytes, folder: Path, allowed: Collection[str]) -> None:
 STATE_TOLD = tuple(
     f"{STATE_FOLDER}/{name}" for name in ("cut-*.json", "part-*.json", KEY, CRASHES, "done.jsonl")
 )
-"""What of a state goes over a network: no trainings, which a share has none of."""
+"""What of a state goes over a network: no trainings, from which an interrupted attack goes on."""

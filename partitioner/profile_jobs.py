@@ -11,19 +11,19 @@ from splitdeploy.partitioner.checks import check_options
 from splitdeploy.partitioner.handover import inherit
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.profile import profile
-from splitdeploy.partitioner.profile_share import SHARED
+from splitdeploy.partitioner.profile_shard import IN_SHARDS
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.run_folder import check_writable, whole_or_nothing
 from splitdeploy.partitioner.state import STATE_FOLDER, alone_in, clear_state
 from splitdeploy.partitioner.sweep_backends import Spread, connected
 from splitdeploy.partitioner.sweep_batch import Planned
 from splitdeploy.partitioner.sweep_jobs import GroupJob, Home
-from splitdeploy.partitioner.sweep_shares import forget_shares, share_out
+from splitdeploy.partitioner.sweep_shards import forget_shards, shard_out
 from splitdeploy.profiles.errors import UsageError
 from splitdeploy.profiles.report import SweepReport
 
 
-def profile_in_shares(
+def profile_in_shards(
     options: ProfileOptions,
     arguments: Sequence[str],
     out: Path,
@@ -57,20 +57,24 @@ def profile_in_shares(
         )
     check_writable(out)
     with whole_or_nothing(out):
-        _work_in_shares(planned, out, jobs, reporter)
+        _work_in_shards(planned, out, jobs, reporter)
         return profile(
-            replace(options, resume=True), out, command=command, reporter=reporter, part=1 - SHARED
+            replace(options, resume=True),
+            out,
+            command=command,
+            reporter=reporter,
+            part=1 - IN_SHARDS,
         )
 
 
-def _work_in_shares(planned: Planned, out: Path, jobs: int, reporter: Reporter) -> None:
-    """Have every share done, and put what they finished into the run folder."""
+def _work_in_shards(planned: Planned, out: Path, jobs: int, reporter: Reporter) -> None:
+    """Have every shard done, and put what they finished into the run folder."""
     resume, threads = planned.options.resume, max(1, (os.cpu_count() or 1) // jobs)
     with alone_in(out / STATE_FOLDER):
         if not resume:
             clear_state(out / STATE_FOLDER)
-            forget_shares(out)
+            forget_shards(out)
         home = Home.here(out, threads=threads, resume=resume)
         with connected(Spread("processes", jobs, None, threads, jobs)) as workers:
-            (group,) = share_out([GroupJob(home, (planned.job(),))], workers, reporter)
-        inherit(group.runs[0].shares(out), out)
+            (group,) = shard_out([GroupJob(home, (planned.job(),))], workers, reporter)
+        inherit(group.runs[0].shards(out), out)

@@ -27,14 +27,14 @@ class Spread:
         jobs: How many side by side; -1 for all that a cluster has.
         cluster: Its address; None for one on this machine.
         threads: That every run may use.
-        shares: Into how many a run's cuts are dealt.
+        shards: Into how many a run's cuts are dealt.
     """
 
     backend: str = "processes"
     jobs: int = 1
     cluster: str | None = None
     threads: int = 1
-    shares: int = 1
+    shards: int = 1
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from splitdeploy.partitioner.sweep_jobs import (
     outcome_path,
     run_group,
 )
-from splitdeploy.partitioner.sweep_shares import forget_shares, share_out
+from splitdeploy.partitioner.sweep_shards import forget_shards, shard_out
 from splitdeploy.profiles.errors import SplitdeployError
 
 
@@ -81,7 +81,7 @@ def run_sweep(
     with alone_in(out / STATE_FOLDER):
         home = Home.here(out, threads=spread.threads, resume=resume)
         if not resume:
-            forget_shares(out)
+            forget_shards(out)
             for run in planned:
                 outcome_path(out, run.name).unlink(missing_ok=True)
         apart, here = _groups(planned, home)
@@ -100,7 +100,7 @@ def _spread_out(groups: Sequence[GroupJob], spread: Spread, reporter: Reporter) 
     if not groups:
         return []
     with connected(spread) as workers:
-        groups = share_out(groups, workers, reporter)
+        groups = shard_out(groups, workers, reporter)
         reporter.stage("runs", sum(len(group.runs) for group in groups))
         return workers.run(groups, reporter)
 
@@ -108,8 +108,8 @@ def _spread_out(groups: Sequence[GroupJob], spread: Spread, reporter: Reporter) 
 def _one_by_one(groups: Sequence[GroupJob], spread: Spread, reporter: Reporter) -> list[Outcome]:
     """Run what measures on one machine, undisturbed."""
     names = [run.name for group in groups for run in group.runs]
-    if spread.shares > 1 and names:
-        reporter.note(f"measured one at a time, and not in shares: {', '.join(names)}")
+    if spread.shards > 1 and names:
+        reporter.note(f"measured one at a time, and not in shards: {', '.join(names)}")
     if names:
         reporter.stage("runs that measure", len(names))
     outcomes = []

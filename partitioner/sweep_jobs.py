@@ -1,4 +1,4 @@
-"""The jobs of a sweep: runs, and shares of runs, each in a process of its own.
+"""The jobs of a sweep: runs, and shards of runs, each in a process of its own.
 
 What is here runs wherever joblib sends it: in this process, in a worker beside it, or on another
 machine of a cluster.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from splitdeploy.partitioner.handover import PICTURES, STATE_TOLD, inherit, pack, unpack
-from splitdeploy.partitioner.share import Share
+from splitdeploy.partitioner.shard import Shard
 from splitdeploy.partitioner.state import STATE_FOLDER, clear_state, stored_key
 from splitdeploy.partitioner.sweep_process import Starter, judged, run_process
 from splitdeploy.partitioner.under_way import UNDER_WAY
@@ -25,54 +25,56 @@ from splitdeploy.profiles.store import write_atomically
 TOKEN = "sweep-token"
 """A file in the state of a sweep, by which a job sees whether it shares a file system with it."""
 
-SHARES = ".shares"
-"""In the folder of a sweep: a folder for every run, with one for every share of it."""
+SHARDS = ".shards"
+"""In the folder of a sweep: a folder for every run, with one for every shard of it."""
 
 WHOLE = frozenset({"done", "infeasible"})
 """How a run ends that has a report."""
 
 _RESTARTS = 3
 _OF_A_RUN = ("report.json", "report.html", "cuts.csv", PICTURES, "bundle")
-_OF_A_SHARE = (*STATE_TOLD, PICTURES)
+_OF_A_SHARD = (*STATE_TOLD, PICTURES)
 
 
 @dataclass(frozen=True)
 class RunJob:
-    """One run, or a share of one.
+    """One run, or a shard of one.
 
     Attributes:
         name: Of the run.
         arguments: What follows ``splitdeploy profile``, without the folder.
         key: Of its settings; what is finished under the same key is not repeated.
         heads: Of those that leakage and attacks depend on.
-        share: What is done of it; None for all.
-        parts: What shares on other machines have finished, as an archive of their folders.
+        shard: What is done of it; None for all.
+        parts: What shards on other machines have finished, as an archive of their folders.
+        waited_s: What the longest of its shards took.
     """
 
     name: str
     arguments: tuple[str, ...]
     key: str
     heads: str = ""
-    share: Share | None = None
+    shard: Shard | None = None
     parts: bytes | None = field(default=None, repr=False)
+    waited_s: float = 0.0
 
     @property
-    def is_share(self) -> bool:
+    def is_shard(self) -> bool:
         """Whether it does some of the cuts and makes no report."""
-        return self.share is not None and not self.share.closes
+        return self.shard is not None and not self.shard.closes
 
     @property
     def place(self) -> str:
         """Its folder, in that of the sweep."""
-        if self.share is None or self.share.closes:
+        if self.shard is None or self.shard.closes:
             return self.name
-        return f"{SHARES}/{self.name}/{self.share.nth}"
+        return f"{SHARDS}/{self.name}/{self.shard.nth}"
 
-    def shares(self, out: Path) -> list[Path]:
-        """The folders of its shares: those that it closes, or else whatever shares there were."""
-        folder = out / SHARES / self.name
-        if self.share is not None and self.share.closes:
-            return [folder / str(nth) for nth in range(1, self.share.of + 1)]
+    def shards(self, out: Path) -> list[Path]:
+        """The folders of its shards: those that it closes, or else whatever shards there were."""
+        folder = out / SHARDS / self.name
+        if self.shard is not None and self.shard.closes:
+            return [folder / str(nth) for nth in range(1, self.shard.of + 1)]
         return sorted(folder.glob("[0-9]*"))
 
 
@@ -133,7 +135,7 @@ class GroupJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, or a share of one.
+    """How a run ended, or a shard of one.
 
     Attributes:
         name: Of its folder.
@@ -141,7 +143,7 @@ class Outcome:
         status: ``done``, ``infeasible`` (no cut satisfies the constraints; there is a report all
             the same), ``failed`` or ``crashed``.
         error: In a line; None where it is done.
-        seconds: That it took.
+        seconds: That it took, with the longest of its shards.
         host: That it ran on.
         files: What it wrote, as a zip archive, where it is sent.
         sent: Whether that has to be sent, for want of a common file system.
@@ -162,7 +164,7 @@ class Outcome:
 
 
 def outcome_path(out: Path, place: str) -> Path:
-    """Where the outcome of a run, or of a share of one, is kept."""
+    """Where the outcome of a run, or of a shard of one, is kept."""
     return out / STATE_FOLDER / f"{place}.json"
 
 
@@ -184,7 +186,7 @@ def read_outcome(out: Path, run: RunJob) -> Outcome | None:
     folder = out / run.place
     is_there = (
         stored_key(folder / STATE_FOLDER) is not None
-        if run.is_share
+        if run.is_shard
         else (folder / "report.json").is_file()
     )
     return found if is_there and found.status in WHOLE and found.key == run.key else None
@@ -235,11 +237,11 @@ def run_group(job: GroupJob) -> list[Outcome]:
         found = read_outcome(out, run) if home.resume else None
         if found is None:
             if run.parts is not None and not is_here:
-                unpack(run.parts, out / SHARES / run.name, [path.name for path in run.shares(out)])
+                unpack(run.parts, out / SHARDS / run.name, [path.name for path in run.shards(out)])
             found = replace(_run(home, run, before), sent=not is_here)
             write_outcome(out, found)
         if not is_here:
-            wanted = _OF_A_SHARE if run.is_share else _OF_A_RUN
+            wanted = _OF_A_SHARD if run.is_shard else _OF_A_RUN
             found = replace(found, files=pack(out / run.place, wanted))
         outcomes.append(found)
         if found.status in WHOLE:
@@ -257,10 +259,10 @@ def _run(home: Home, run: RunJob, before: Path | None) -> Outcome:
         clear_state(state)
     if before is not None:
         inherit([before], folder)
-    elif run.share is not None and run.share.closes:
-        inherit(run.shares(out), folder)
+    elif run.shard is not None and run.shard.closes:
+        inherit(run.shards(out), folder)
     elif home.resume and stored_key(state) is None:  # it may have been dealt out otherwise
-        inherit([out / run.name, *run.shares(out)], folder)
+        inherit([out / run.name, *run.shards(out)], folder)
     log = outcome_path(out, run.place).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
@@ -271,14 +273,14 @@ def _run(home: Home, run: RunJob, before: Path | None) -> Outcome:
             break
         resume = True
     status, error = judged(code, log)
-    seconds = round(time.perf_counter() - began, 3)
+    seconds = round(run.waited_s + time.perf_counter() - began, 3)
     return Outcome(run.place, run.key, status, error, seconds, socket.gethostname())
 
 
 def _words(run: RunJob, folder: Path, *, resume: bool) -> list[str]:
     """What its process is told."""
     return [
-        *(["--share", str(run.share)] if run.share is not None else []),
+        *(["--shard", str(run.shard)] if run.shard is not None else []),
         "profile", "--quiet", "--out", str(folder), *(["--resume"] if resume else []),
         *run.arguments,
     ]  # fmt: skip

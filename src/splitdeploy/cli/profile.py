@@ -115,27 +115,27 @@ def command(**given: Any) -> None:
     started = time.perf_counter() - _since_start_s()
     settings, out = read_settings(given)
     from splitdeploy.partitioner.profile import profile
-    from splitdeploy.partitioner.profile_jobs import profile_in_shares
-    from splitdeploy.partitioner.profile_share import SHARED, profile_share
+    from splitdeploy.partitioner.profile_jobs import profile_in_shards
+    from splitdeploy.partitioner.profile_shard import IN_SHARDS, profile_shard
     from splitdeploy.partitioner.progress import bars
     from splitdeploy.partitioner.render_table import render
-    from splitdeploy.partitioner.share import Share
+    from splitdeploy.partitioner.shard import Shard
 
     context, words = click.get_current_context(), ["splitdeploy", *sys.argv[1:]]
-    share = context.find_object(Share)
+    shard = context.find_object(Shard)
     try:
         with bars(quiet=given["quiet"]) as reporter:
-            if share is not None and not share.closes:
-                profile_share(settings, out, share, reporter=reporter, started=started)
+            if shard is not None and not shard.closes:
+                profile_shard(settings, out, shard, reporter=reporter, started=started)
                 return
             if given["jobs"] > 1:
-                report = profile_in_shares(
+                report = profile_in_shards(
                     settings, _typed(context), out, given["jobs"], command=words, reporter=reporter
                 )
             else:
                 report = profile(
                     settings, out, command=words, reporter=reporter, started=started,
-                    part=1.0 if share is None else 1 - SHARED,
+                    part=1.0 if shard is None else 1 - IN_SHARDS,
                 )  # fmt: skip
     except KeyboardInterrupt:
         click.echo(f"what is finished lies in {out}: add --resume to go on", err=True)
@@ -145,7 +145,7 @@ def command(**given: Any) -> None:
 
 
 def _typed(context: click.Context) -> list[str]:
-    """The options that the user typed, and the model, for a process that does a share of them."""
+    """The options that the user typed, and the model, for a process that does a part of it."""
     words = []
     for parameter in context.command.params:
         name = str(parameter.name)

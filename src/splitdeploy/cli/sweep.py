@@ -47,7 +47,7 @@ _RUN_BYTES = 2 * 2**30
     help="Of each run; default: the cores shared out, 1 on a cluster.",
 )
 @click.option(
-    "--shares",
+    "--shards",
     type=click.IntRange(1),
     default=1,
     show_default=True,
@@ -137,7 +137,7 @@ def _swept(
     from splitdeploy.partitioner.sweep_batch import run_sweep
     from splitdeploy.partitioner.sweep_summary import summarise, write_summary
 
-    spread = _spread(given, len(planned) * given["shares"])
+    spread = _spread(given, len(planned) * given["shards"])
     try:
         with bars(quiet=given["quiet"]) as reporter:
             outcomes = run_sweep(planned, out, spread, resume=given["resume"], reporter=reporter)
@@ -197,13 +197,13 @@ def _spread(given: dict[str, Any], jobs: int) -> Spread:
     """How so many jobs are spread."""
     from splitdeploy.partitioner.sweep_backends import Spread
 
-    cores, shares = os.cpu_count() or 1, given["shares"]
+    cores, shards = os.cpu_count() or 1, given["shards"]
     if given["backend"] != "processes":
         threads, side_by_side = given["threads"] or 1, given["jobs"] or -1
-        return Spread(given["backend"], side_by_side, given["cluster"], threads, shares)
+        return Spread(given["backend"], side_by_side, given["cluster"], threads, shards)
     side_by_side = given["jobs"] or max(1, min(cores, jobs, _free_bytes() // _RUN_BYTES))
     threads = given["threads"] or max(1, cores // side_by_side)
-    return Spread("processes", side_by_side, given["cluster"], threads, shares)
+    return Spread("processes", side_by_side, given["cluster"], threads, shards)
 
 
 def _free_bytes() -> int:

@@ -1,6 +1,6 @@
-"""One run of a sweep, or a share of one, in a process of its own.
+"""One run of a sweep, or a shard of one, in a process of its own.
 
-    python -m splitdeploy.cli.sweep_child [--share 2/4] profile …
+    python -m splitdeploy.cli.sweep_child [--shard 2/4] profile …
 
 It ends when whoever started it does: standard input is a pipe that is never written to, and its end
 is seen at once. So no run goes on writing into a folder that a resumed sweep has taken up.
@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 
 from splitdeploy.__main__ import main
-from splitdeploy.partitioner.share import parse_share
+from splitdeploy.partitioner.shard import parse_shard
 
 _ORPHANED = 137
 """As if it had been killed."""
@@ -28,17 +28,17 @@ def _end_with_parent() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command, or a share of it.
+    """Run a command, or a shard of it.
 
     Args:
-        arguments: Of the command; before them ``--share`` with what `Share` writes, or not.
+        arguments: Of the command; before them ``--shard`` with what `Shard` writes, or not.
 
     Returns:
         The exit code.
     """
-    if arguments[:1] != ["--share"]:
+    if arguments[:1] != ["--shard"]:
         return main(arguments)
-    return main(arguments[2:], parse_share(arguments[1]))
+    return main(arguments[2:], parse_shard(arguments[1]))
 
 
 if __name__ == "__main__":

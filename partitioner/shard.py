@@ -1,4 +1,4 @@
-"""Shares of the cuts of one run: several processes do what is a cut's own, the last sums up."""
+"""Shards of the cuts of one run: several processes do what is a cut's own, the last sums up."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.errors import UsageError
 
 CLOSING = 0
-"""In place of a number: what is left to do when all shares are done."""
+"""In place of a number: what is left to do when all shards are done."""
 
 
 @dataclass(frozen=True)
-class Share:
+class Shard:
     """What one process does of a run.
 
     Attributes:
         nth: Whose cuts, from 1; `CLOSING` for the process that comes after them.
-        of: How many shares there are.
+        of: How many shards there are.
     """
 
     nth: int
@@ -38,43 +38,43 @@ class Share:
         return deal(cuts, self.of)[self.nth - 1]
 
 
-def parse_share(text: str) -> Share:
-    """A share as `Share` writes it.
+def parse_shard(text: str) -> Shard:
+    """A shard as `Shard` writes it.
 
     Args:
         text: Such as ``2/4``; ``0/4`` closes.
 
     Returns:
-        The share.
+        The shard.
 
     Raises:
         UsageError: It is none.
     """
     found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if found is None or not int(found[1]) <= int(found[2]) or int(found[2]) < 1:
-        raise UsageError(f"expected a share such as 2/4, got {text!r}")
-    return Share(int(found[1]), int(found[2]))
+        raise UsageError(f"expected a shard such as 2/4, got {text!r}")
+    return Shard(int(found[1]), int(found[2]))
 
 
 def deal(cuts: Sequence[CutPoint], of: int) -> tuple[tuple[int, ...], ...]:
-    """Deal the cuts out so that no share has much more to do than another.
+    """Deal the cuts out so that no shard has much more to do than another.
 
-    The dearest cut first, each to the share that has the least: two shares differ by one cut at
+    The dearest cut first, each to the shard that has the least: two shards differ by one cut at
     most. A cut costs a pass through the whole model, to verify it, and passes through its head, to
     attack it.
 
     Args:
         cuts: Of the run.
-        of: How many shares.
+        of: How many shards.
 
     Returns:
-        The places of every share's cuts, in order; a share may have none.
+        The places of every shard's cuts, in order; a shard may have none.
     """
     costs = [2 * cut.head_macs + cut.tail_macs + 1 for cut in cuts]
     loads = [0] * of
-    shares: list[list[int]] = [[] for _ in loads]
+    shards: list[list[int]] = [[] for _ in loads]
     for place in sorted(range(len(cuts)), key=lambda place: (-costs[place], place)):
         least = loads.index(min(loads))
         loads[least] += costs[place]
-        shares[least].append(place)
-    return tuple(tuple(sorted(share)) for share in shares)
+        shards[least].append(place)
+    return tuple(tuple(sorted(shard)) for shard in shards)

@@ -1,4 +1,4 @@
-"""What is a cut's own, done for a share of the cuts: the rows are kept for whoever sums them up."""
+"""What is a cut's own, done for a shard of the cuts: the rows are kept for whoever sums them up."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.profile import budget_end, examined
 from splitdeploy.partitioner.progress import Reporter, Silent
-from splitdeploy.partitioner.share import Share
+from splitdeploy.partitioner.shard import Shard
 
-SHARED = 0.75
-"""The part of the time for leakage and attacks that is spent in shares; with the rest, the process
+IN_SHARDS = 0.75
+"""The part of the time for leakage and attacks that is spent in shards; with the rest, the process
 that sums up attacks the cuts that the decision of all hangs on."""
 
 
-def profile_share(
+def profile_shard(
     options: ProfileOptions,
     out: Path,
-    share: Share,
+    shard: Shard,
     *,
     reporter: Reporter | None = None,
     started: float | None = None,
 ) -> None:
     """Verify some of the cuts, measure their leakage and attack them.
 
-    All shares together take `SHARED` of the time for leakage and attacks, side by side. Which of
-    its cuts are worth the most of that, each share finds out among its own.
+    All shards together take `IN_SHARDS` of the time for leakage and attacks, side by side. Which of
+    its cuts are worth the most of that, each shard finds out among its own.
 
     Args:
         options: What the run is asked for.
         out: The folder whose state the rows go to; it gets no report.
-        share: Whose cuts.
+        shard: Whose cuts.
         reporter: Told as it goes.
         started: When the budget began to run, by ``time.perf_counter``; now, where None.
 
@@ -46,15 +46,15 @@ def profile_share(
     started = began if started is None else started
     told = reporter or Silent()
     with begun(options, out, told) as run:
-        own = replace(run, plan=_own_part(run.plan, share), optima=None)
+        own = replace(run, plan=_own_part(run.plan, shard), optima=None)
         if own.plan.cuts:
             ends_at = budget_end(options, started, time.perf_counter() - began)
-            examined(own, out, started, ends_at, told, part=SHARED / share.of)
+            examined(own, out, started, ends_at, told, part=IN_SHARDS / shard.of)
 
 
-def _own_part(plan: Plan, share: Share) -> Plan:
+def _own_part(plan: Plan, shard: Shard) -> Plan:
     """The plan as if it had no other cuts; each keeps its index."""
-    places = share.places(plan.sent)
+    places = shard.places(plan.sent)
     return replace(
         plan,
         cuts=tuple(plan.cuts[place] for place in places),

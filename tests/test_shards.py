@@ -1,4 +1,4 @@
-"""The cuts of one run in shares: as many processes, the same report, and nothing done twice."""
+"""The cuts of one run in shards: as many processes, the same report, and nothing done twice."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from splitdeploy.partitioner import sweep_jobs
 from splitdeploy.partitioner.comparable import comparable
 from splitdeploy.partitioner.handover import inherit, pack, unpack
 from splitdeploy.partitioner.progress import Silent
-from splitdeploy.partitioner.share import Share, deal, parse_share
+from splitdeploy.partitioner.shard import Shard, deal, parse_shard
 from splitdeploy.partitioner.state import DONE
 from splitdeploy.partitioner.sweep_backends import Spread, Workers
 from splitdeploy.partitioner.sweep_batch import Planned, run_sweep
-from splitdeploy.partitioner.sweep_jobs import SHARES, GroupJob, Home, Outcome, run_group
-from splitdeploy.partitioner.sweep_shares import share_out
+from splitdeploy.partitioner.sweep_jobs import SHARDS, GroupJob, Home, Outcome, run_group
+from splitdeploy.partitioner.sweep_shards import shard_out
 from splitdeploy.partitioner.under_way import CRASHES
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.errors import UsageError
@@ -44,34 +44,34 @@ def cuts_of(heads: Sequence[int], whole: int) -> list[CutPoint]:
 
 
 @given(st.lists(macs, max_size=40), macs, st.integers(1, 50))
-def test_every_cut_is_in_one_share_and_no_share_has_much_more_to_do(
+def test_every_cut_is_in_one_shard_and_no_shard_has_much_more_to_do(
     heads: list[int], whole: int, of: int
 ) -> None:
     cuts = cuts_of(heads, whole)
-    shares = deal(cuts, of)
-    assert len(shares) == of
-    assert sorted(place for share in shares for place in share) == list(range(len(cuts)))
-    assert all(list(share) == sorted(share) for share in shares)
+    shards = deal(cuts, of)
+    assert len(shards) == of
+    assert sorted(place for shard in shards for place in shard) == list(range(len(cuts)))
+    assert all(list(shard) == sorted(shard) for shard in shards)
     costs = [2 * cut.head_macs + cut.tail_macs + 1 for cut in cuts]
-    loads = [sum(costs[place] for place in share) for share in shares]
+    loads = [sum(costs[place] for place in shard) for shard in shards]
     assert max(loads) - min(loads) <= max(costs, default=0)
-    assert [Share(nth, of).places(cuts) for nth in range(1, of + 1)] == list(shares)
+    assert [Shard(nth, of).places(cuts) for nth in range(1, of + 1)] == list(shards)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**6))
-def test_a_share_is_read_as_it_is_written(nth: int, of: int) -> None:
-    share = Share(nth, of)
+def test_a_shard_is_read_as_it_is_written(nth: int, of: int) -> None:
+    shard = Shard(nth, of)
     if nth > of:
-        with pytest.raises(UsageError, match="expected a share such as 2/4, got"):
-            parse_share(str(share))
+        with pytest.raises(UsageError, match="expected a shard such as 2/4, got"):
+            parse_shard(str(shard))
         return
-    assert parse_share(str(share)) == share and share.closes == (nth == 0)
+    assert parse_shard(str(shard)) == shard and shard.closes == (nth == 0)
 
 
 @pytest.mark.parametrize("text", ["", "1", "1/0", "0/0", "-1/2", "1/2/3", "a/b", "1/ 2", "٣/٤x"])
-def test_what_is_no_share_is_told(text: str) -> None:
-    with pytest.raises(UsageError, match="expected a share such as 2/4, got"):
-        parse_share(text)
+def test_what_is_no_shard_is_told(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a shard such as 2/4, got"):
+        parse_shard(text)
 
 
 # --- the command line -----------------------------------------------------------------------
@@ -83,8 +83,8 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "out"
     local = ("--device", "local", "--cloud", "local")
     for words, message in (
-        (("sweep", fleet, "--shares", 0), "Invalid value for '--shares': 0 is not in the range"),
-        (("sweep", fleet, "--shares", "two"), "Invalid value for '--shares': 'two' is not"),
+        (("sweep", fleet, "--shards", 0), "Invalid value for '--shards': 0 is not in the range"),
+        (("sweep", fleet, "--shards", "two"), "Invalid value for '--shards': 'two' is not"),
         (("profile", MODEL, "--jobs", 0), "Invalid value for '--jobs': 0 is not in the range"),
         (("profile", MODEL, "--jobs", 2, *local), "expected simulated devices on both sides with"),
     ):
@@ -96,7 +96,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
         plan_file(fleet)
 
 
-def test_a_run_that_measures_here_is_not_shared_out(
+def test_a_run_that_measures_here_is_not_sharded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "fleet.yaml").write_text("models: [resnet18]\ndevices: [local, jetson-nano]\n")
@@ -115,11 +115,11 @@ def test_a_run_that_measures_here_is_not_shared_out(
     reporter = Silent()
     monkeypatch.setattr(reporter, "note", told.append)
     monkeypatch.setattr(sweep_jobs, "run_process", run)
-    run_sweep(planned, tmp_path / "out", Spread(shares=2), resume=False, reporter=reporter)
-    shares = [words[1] for words in begun if words[0] == "--share"]
-    assert shares == ["1/2", "2/2", "0/2"]
+    run_sweep(planned, tmp_path / "out", Spread(shards=2), resume=False, reporter=reporter)
+    shards = [words[1] for words in begun if words[0] == "--shard"]
+    assert shards == ["1/2", "2/2", "0/2"]
     assert begun[-1][0] == "profile" and "local" in begun[-1]
-    assert told == ["measured one at a time, and not in shares: resnet18-local"]
+    assert told == ["measured one at a time, and not in shards: resnet18-local"]
 
 
 # --- real runs ------------------------------------------------------------------------------
@@ -162,8 +162,8 @@ def fleet(folder: Path, *lines: str) -> list[Planned]:
     return plan_file(folder / "fleet.yaml")
 
 
-def swept(planned: list[Planned], out: Path, shares: int, *, resume: bool = False) -> list[Outcome]:
-    return run_sweep(planned, out, Spread(shares=shares), resume=resume, reporter=Silent())
+def swept(planned: list[Planned], out: Path, shards: int, *, resume: bool = False) -> list[Outcome]:
+    return run_sweep(planned, out, Spread(shards=shards), resume=resume, reporter=Silent())
 
 
 def report(out: Path, run: Planned) -> dict[str, Any]:
@@ -191,8 +191,8 @@ def whole_report(whole: Path) -> dict[str, Any]:
     return comparable(json.loads((whole / "report.json").read_text()))
 
 
-def test_shares_give_what_one_process_gives(processes: Patch, whole: Path, tmp_path: Path) -> None:
-    """Leakage and attacks to the digit; a second device takes them up, and has no shares."""
+def test_shards_give_what_one_process_gives(processes: Patch, whole: Path, tmp_path: Path) -> None:
+    """Leakage and attacks to the digit; a second device takes them up, and has no shards."""
     processes()
     planned = fleet(tmp_path, "devices: [jetson-orin-nano, jetson-nano]")
     out = tmp_path / "out"
@@ -200,14 +200,14 @@ def test_shares_give_what_one_process_gives(processes: Patch, whole: Path, tmp_p
     assert [outcome.status for outcome in outcomes] == ["done", "done"]
     assert report(out, planned[0]) == whole_report(whole)
     assert finished(out) == finished(whole)
-    assert [path.name for path in (out / SHARES).iterdir()] == [planned[0].name]
+    assert [path.name for path in (out / SHARDS).iterdir()] == [planned[0].name]
     pictures = {path.name for path in (out / planned[0].name).glob("reconstructions/*/*.png")}
     assert pictures == {path.name for path in whole.glob("reconstructions/*/*.png")}
     leaks = [[row["leakage"] for row in report(out, run)["cuts"]] for run in planned]
     assert leaks[0] == leaks[1]
 
 
-def test_more_shares_than_cuts_without_leakage(processes: Patch, tmp_path: Path) -> None:
+def test_more_shards_than_cuts_without_leakage(processes: Patch, tmp_path: Path) -> None:
     processes()
     planned = fleet(tmp_path, "no-privacy: true")
     swept(planned, tmp_path / "one", 1)
@@ -216,7 +216,7 @@ def test_more_shares_than_cuts_without_leakage(processes: Patch, tmp_path: Path)
     assert finished(tmp_path / "one") == finished(tmp_path / "five")
 
 
-def test_a_crash_costs_its_share_that_cut(processes: Patch, whole: Path, tmp_path: Path) -> None:
+def test_a_crash_costs_its_shard_that_cut(processes: Patch, whole: Path, tmp_path: Path) -> None:
     processes(crash_in="blocks.0")
     planned, out = fleet(tmp_path), tmp_path / "out"
     (outcome,) = swept(planned, out, 2)
@@ -230,17 +230,17 @@ def test_a_crash_costs_its_share_that_cut(processes: Patch, whole: Path, tmp_pat
         assert rows[name]["attacks"] == expected[name]["attacks"]
 
 
-@pytest.mark.parametrize(("end_in", "shares"), [(1, 2), (2, 2), (1, 3)])
+@pytest.mark.parametrize(("end_in", "shards"), [(1, 2), (2, 2), (1, 3)])
 def test_a_killed_sweep_goes_on_and_repeats_nothing(
-    end_in: int, shares: int, processes: Patch, whole: Path, tmp_path: Path
+    end_in: int, shards: int, processes: Patch, whole: Path, tmp_path: Path
 ) -> None:
-    """In its second share, or what closes; or it goes on in other shares than before."""
+    """In its second shard, or what closes; or it goes on in other shards than before."""
     planned, out = fleet(tmp_path), tmp_path / "out"
     processes(end_in=end_in)
     with pytest.raises(KeyboardInterrupt):
         swept(planned, out, 2)
     processes()
-    (outcome,) = swept(planned, out, shares, resume=True)
+    (outcome,) = swept(planned, out, shards, resume=True)
     assert outcome.status == "done", outcome.error
     assert report(out, planned[0]) == whole_report(whole)
     assert finished(out) == finished(whole)
@@ -257,7 +257,7 @@ def test_profile_deals_its_cuts_to_processes(
     assert (one.code, many.code) == (0, 0), many.err
     assert comparable(json.loads(one.out)) == comparable(json.loads(many.out))
     assert finished(tmp_path / "one") == finished(tmp_path / "many")
-    assert len(list((tmp_path / "many" / SHARES / "run").iterdir())) == 2
+    assert len(list((tmp_path / "many" / SHARDS / "run").iterdir())) == 2
 
 
 # --- other machines -------------------------------------------------------------------------
@@ -277,23 +277,23 @@ class Elsewhere(Workers):
         return outcomes
 
 
-def test_what_shares_elsewhere_have_done_travels(
+def test_what_shards_elsewhere_have_done_travels(
     processes: Patch, whole: Path, tmp_path: Path
 ) -> None:
     processes()
     (planned,) = fleet(tmp_path)
     out = tmp_path / "out"
     home = Home.here(out, threads=1, resume=False)
-    workers = Elsewhere("loky", Spread(shares=2))
-    groups = share_out([GroupJob(home, (planned.job(),))], workers, Silent())
+    workers = Elsewhere("loky", Spread(shards=2))
+    groups = shard_out([GroupJob(home, (planned.job(),))], workers, Silent())
     parts = groups[0].runs[0].parts
     assert parts is not None and len(parts) < 1_000_000
     outcomes = workers.run(groups, Silent())
     sweep_jobs.bring(out, outcomes)
     assert report(out, planned) == whole_report(whole)
-    # Both shares are finished, so that nothing but the closing is left to do.
+    # Both shards are finished, so that nothing but the closing is left to do.
     resumed = Home.here(out, threads=1, resume=True)
-    again = share_out([GroupJob(resumed, (planned.job(),))], workers, Silent())
+    again = shard_out([GroupJob(resumed, (planned.job(),))], workers, Silent())
     assert again[0].runs[0].parts is not None
 
 
