@@ -38,9 +38,9 @@ class QuantisationRange:
 
     @property
     def scale(self) -> NDArray[np.float32]:
-        """The quantisation step, one a channel; a channel that is always zero gets a step of 1."""
+        """The quantisation step, one a channel; one that was always zero gets the widest step."""
         steps = self.largest / _LEVELS
-        return np.where(steps > 0, steps, 1.0).astype(np.float32)
+        return np.where(steps > 0, steps, np.max(steps) or 1.0).astype(np.float32)
 
 
 def calibrate(features: Mapping[str, NDArray[np.float32]]) -> dict[str, QuantisationRange]:
