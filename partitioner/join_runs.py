@@ -47,7 +47,6 @@ def join_runs(runs: Sequence[FolderRun], network: NetworkProfile | None = None) 
     rows = [row for run in ordered for row in _rows(run, network)]
     first = ordered[0].report
     reports = [run.report for run in ordered]
-    warnings = dict.fromkeys(text for report in reports for text in report.warnings)
     return replace(
         first,
         edge=_place([report.edge for report in reports]),
@@ -56,7 +55,7 @@ def join_runs(runs: Sequence[FolderRun], network: NetworkProfile | None = None) 
         cuts=tuple(sorted(rows, key=lambda row: (row.cut.nodes, row.cut.index))),
         pareto=(),
         recommendation=None,
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(_warnings(reports))),
         result_bytes=result_bytes(first),
     )
 
@@ -85,6 +84,14 @@ def _rows(run: FolderRun, network: NetworkProfile | None) -> Iterator[CutReport]
     report = run.report if network is None else with_network(run.report, network)
     for row in report.cuts:
         yield replace(row, precision=run.report.edge.precision, run=run.folder)
+
+
+def _warnings(reports: Sequence[SweepReport]) -> Iterator[str]:
+    """Of all runs; what not all of them say comes with the precision of the run that does."""
+    for report in reports:
+        for text in report.warnings:
+            everyone = all(text in other.warnings for other in reports)
+            yield text if everyone else f"{report.edge.precision}: {text}"
 
 
 def _place(places: Sequence[PlaceInfo]) -> PlaceInfo:

@@ -74,6 +74,12 @@ def test_another_network_is_that_of_all_rows() -> None:
         assert mine.total.median == pytest.approx(row.latency_s.total.median)
 
 
+def test_a_warning_of_one_run_says_which() -> None:
+    late = replace(make_run("int8"), warnings=("The attack had 4 photographs.", "left out: 5 cuts"))
+    report = join_runs(folders(make_run("fp16"), late))
+    assert report.warnings == ("The attack had 4 photographs.", "int8: left out: 5 cuts")
+
+
 # --- the pick, by brute force over the union of rows ------------------------------------------
 
 
