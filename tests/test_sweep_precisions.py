@@ -12,6 +12,7 @@ from command_line import MODEL, SMALL, splitdeploy
 from splitdeploy.cli.sweep import plan_file
 from splitdeploy.partitioner import sweep_batch
 from splitdeploy.partitioner.sweep_file import read_sweep_file
+from splitdeploy.partitioner.sweep_summary import SummaryRow, write_summary
 from splitdeploy.profiles.errors import UnknownNameError, UsageError
 
 KNOWN = {"model": False, "device": False, "precision": False, "power-mode": False}
@@ -67,6 +68,18 @@ def test_runs_of_different_precisions_do_not_share_what_leaks(tmp_path: Path) ->
     for run in planned:
         heads.setdefault(repr(sweep_batch._heads(run.options)), set()).add(run.options.precision)
     assert sorted(map(sorted, heads.values())) == [["fp16"], ["fp32"], ["int8"]]
+
+
+def test_the_summary_tells_the_precision_of_every_run(tmp_path: Path) -> None:
+    rows = [
+        SummaryRow(f"run-{kind}", kind, f"run-{kind}", "done", None, 1.0, "here", "resnet18",
+                   "jetson-nano", "t4", "lte", "simulated", "act", precision=kind)
+        for kind in ("fp16", "int8")
+    ]  # fmt: skip
+    write_summary(rows, tmp_path)
+    shown = splitdeploy("sweep", "--merge", tmp_path, "--format", "md")
+    assert shown.code == 0, shown.err
+    assert "| int8 |" in " ".join(shown.out.split()) and "prec." in shown.out
 
 
 def test_a_state_of_another_precision_is_begun_anew(tmp_path: Path) -> None:

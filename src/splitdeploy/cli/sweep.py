@@ -256,7 +256,8 @@ def _print_plain(cells: Sequence[Sequence[str]]) -> None:
 
 _WIDTH = 100
 _COLUMNS = (
-    "model", "device", "network", "source", "cut", "total ms", "mJ", "kB", "SSIM", "FSInfo",
+    "model", "device", "prec.", "network", "source", "cut", "total ms", "mJ", "kB", "SSIM",
+    "FSInfo",
 )  # fmt: skip
 
 
@@ -266,6 +267,7 @@ def _cells(row: SummaryRow) -> list[str]:
     return [
         Path(row.model).name,
         row.device,
+        row.precision or MISSING,
         row.network,
         row.device_source or MISSING,
         row.cut or row.status,
