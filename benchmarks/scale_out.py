@@ -1,9 +1,12 @@
 """One sweep by one process, by two, and on a Ray cluster of two nodes: same results, how fast?
 
     python benchmarks/scale_out.py --backends processes,ray,dask --out scale_out.json
+    python benchmarks/scale_out.py --models resnet50 --shards 2 --backends ray
 
 The nodes are two ``ray start`` on 127.0.0.1 with one CPU each (for Dask a scheduler and two
-workers); every run has one thread. Backends that are not installed are left out, and told.
+workers); every run has one thread. With ``--shards`` the cuts of every model are dealt to so many
+jobs, beside one process that does each model as a whole. Backends that are not installed are left
+out, and told.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--cuts", default="layer")
     parser.add_argument("--option", action="append", default=["no-privacy: true"])
     parser.add_argument("--backends", default="processes,ray,dask")
+    parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("scale_out.json"))
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # the clusters end with it
@@ -60,7 +64,8 @@ def main() -> None:
                 print(f"{backend} is not installed: left out")
                 continue
             with _CLUSTERS[backend]() as cluster:
-                rows.append(_against(first, _timed(file, backend, 2, cluster)))
+                timed = _timed(file, backend, 2, cluster, arguments.shards)
+                rows.append(_against(first, timed))
     arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
 
 
@@ -73,11 +78,14 @@ def _against(first: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     return compared
 
 
-def _timed(file: Path, backend: str, jobs: int, cluster: tuple[str, ...]) -> dict[str, Any]:
+def _timed(
+    file: Path, backend: str, jobs: int, cluster: tuple[str, ...], shards: int = 1
+) -> dict[str, Any]:
     out = file.parent / f"{backend}-{jobs}"
     command = [
-        sys.executable, "-m", "splitdeploy", "sweep", str(file), "--out", str(out), "--jobs",
-        str(jobs), "--threads", "1", "--backend", backend, *cluster, "-q", "--format", "json",
+        sys.executable, "-m", "splitdeploy", "sweep", str(file), "--out", str(out),
+        "--jobs", str(jobs), "--shards", str(shards), "--threads", "1",
+        "--backend", backend, *cluster, "-q", "--format", "json",
     ]  # fmt: skip
     began = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS)
@@ -91,7 +99,8 @@ def _timed(file: Path, backend: str, jobs: int, cluster: tuple[str, ...]) -> dic
     }
     hosts = sorted({run["host"] for run in runs})
     return {
-        "backend": backend, "jobs": jobs, "seconds": round(seconds, 1), "runs": len(runs),
+        "backend": backend, "jobs": jobs, "shards": shards, "seconds": round(seconds, 1),
+        "runs": len(runs),
         "sum_of_runs_s": round(sum(run["seconds"] for run in runs), 1), "hosts": len(hosts),
         "reports": reports,
     }  # fmt: skip
