@@ -14,8 +14,9 @@ from splitdeploy.partitioner.bundle import check_replaceable
 from splitdeploy.partitioner.checks import check_figures, check_options
 from splitdeploy.partitioner.evidence import Subjects
 from splitdeploy.partitioner.exposure import load_subjects
+from splitdeploy.partitioner.garbage import seldom_collected
 from splitdeploy.partitioner.models import load_model
-from splitdeploy.partitioner.optimal import Optimum, find_optima, setting_of
+from splitdeploy.partitioner.optimal import Optimum, Setting, find_optima, setting_of
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.places import is_remote
 from splitdeploy.partitioner.plan import Plan, asks_for_optimal, make_plan, model_graph
@@ -73,7 +74,21 @@ def begun(options: ProfileOptions, out: Path, reporter: Reporter) -> Iterator[Be
         with reach(options.device, options.remote):
             reporter.advance()
     with _workspace() as folder, whole_or_nothing(out), ExitStack() as held:
-        reporter.stage("loading, tracing, exporting", 2)
+        plan, optima = _planned(options, setting, folder, reporter)
+        privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
+        check_figures(options, leakage=privacy)
+        subjects = load_subjects(plan, options) if privacy else None
+        held.enter_context(alone_in(out / STATE_FOLDER))
+        state = _open_run(out, plan, options, subjects)
+        yield Begun(options, plan, optima, subjects, state)
+
+
+def _planned(
+    options: ProfileOptions, setting: Setting | None, folder: Path, reporter: Reporter
+) -> tuple[Plan, Sequence[Optimum] | None]:
+    """The model, traced and exported, and the best cuts of all where they are asked for."""
+    reporter.stage("loading, tracing, exporting", 2)
+    with seldom_collected():
         model = load_model(
             options.model,
             weights=options.weights,
@@ -94,12 +109,7 @@ def begun(options: ProfileOptions, out: Path, reporter: Reporter) -> Iterator[Be
             optimal=None if optima is None else [optimum.cut for optimum in optima],
             return_at=options.return_at,
         )
-        privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
-        check_figures(options, leakage=privacy)
-        subjects = load_subjects(plan, options) if privacy else None
-        held.enter_context(alone_in(out / STATE_FOLDER))
-        state = _open_run(out, plan, options, subjects)
-        yield Begun(options, plan, optima, subjects, state)
+    return plan, optima
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from splitdeploy.cli import options as shared
 from splitdeploy.cli.question import given_question, question_options
+from splitdeploy.partitioner.garbage import seldom_collected
 from splitdeploy.profiles.cut import PRECISIONS
 from splitdeploy.profiles.device import find_device
 from splitdeploy.profiles.errors import UnknownNameError
@@ -113,13 +114,14 @@ def command(**given: Any) -> None:
       splitdeploy profile resnet18 --device jetson --return-at avgpool
     """
     started = time.perf_counter() - _since_start_s()
-    settings, out = read_settings(given)
-    from splitdeploy.partitioner.profile import profile
-    from splitdeploy.partitioner.profile_jobs import profile_in_shards
-    from splitdeploy.partitioner.profile_shard import IN_SHARDS, profile_shard
-    from splitdeploy.partitioner.progress import bars
-    from splitdeploy.partitioner.render_table import render
-    from splitdeploy.partitioner.shard import Shard
+    with seldom_collected():
+        settings, out = read_settings(given)
+        from splitdeploy.partitioner.profile import profile
+        from splitdeploy.partitioner.profile_jobs import profile_in_shards
+        from splitdeploy.partitioner.profile_shard import IN_SHARDS, profile_shard
+        from splitdeploy.partitioner.progress import bars
+        from splitdeploy.partitioner.render_table import render
+        from splitdeploy.partitioner.shard import Shard
 
     context, words = click.get_current_context(), ["splitdeploy", *sys.argv[1:]]
     shard = context.find_object(Shard)
