@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -27,11 +28,12 @@ _INHERITED = ("cut-*.json", "part-*.json", KEY, f"{TRAINING_FOLDER}/**/*")
 def inherit(sources: Sequence[Path], target: Path) -> None:
     """Give a run what others of the same heads have finished; what it has itself stays.
 
-    Where they are of different settings, the most count. Files of the state are linked where that
-    goes, since none is ever changed in place.
+    Where they are of different settings, the most count, or the first. Files of the state are
+    linked where that goes, since none is ever changed in place.
 
     Args:
-        sources: The run folders of the others; one may be missing.
+        sources: The run folders of the others, or its own among them; one may be missing, and
+            another process may be writing into one.
         target: Its own. A state of other settings than theirs is cleared.
     """
     keys = [stored_key(source / STATE_FOLDER) for source in sources]
@@ -57,13 +59,19 @@ def _give(path: Path, target: Path, *, linked: bool) -> None:
     if not path.is_file() or target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # its process may just have taken it away
+        if not (linked and _linked(path, target)):
+            shutil.copyfile(path, target)
+
+
+def _linked(path: Path, target: Path) -> bool:
     try:
-        if linked:
-            os.link(path, target)
-            return
+        os.link(path, target)
+    except FileNotFoundError:
+        raise
     except OSError:
-        pass
-    shutil.copyfile(path, target)
+        return False
+    return True
 
 
 def pack(folder: Path, wanted: Sequence[str]) -> bytes | None:

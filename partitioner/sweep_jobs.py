@@ -261,8 +261,8 @@ def _run(home: Home, run: RunJob, before: Path | None) -> Outcome:
         inherit([before], folder)
     elif run.shard is not None and run.shard.closes:
         inherit(run.shards(out), folder)
-    elif home.resume and stored_key(state) is None:  # it may have been dealt out otherwise
-        inherit([out / run.name, *run.shards(out)], folder)
+    elif home.resume:  # the cuts may have been dealt out otherwise
+        inherit([folder, out / run.name, *run.shards(out)], folder)
     log = outcome_path(out, run.place).with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)

@@ -230,17 +230,17 @@ def test_a_crash_costs_its_shard_that_cut(processes: Patch, whole: Path, tmp_pat
         assert rows[name]["attacks"] == expected[name]["attacks"]
 
 
-@pytest.mark.parametrize(("end_in", "shards"), [(1, 2), (2, 2), (1, 3)])
+@pytest.mark.parametrize(("end_in", "before", "then"), [(1, 2, 2), (3, 3, 2)])
 def test_a_killed_sweep_goes_on_and_repeats_nothing(
-    end_in: int, shards: int, processes: Patch, whole: Path, tmp_path: Path
+    end_in: int, before: int, then: int, processes: Patch, whole: Path, tmp_path: Path
 ) -> None:
-    """In its second shard, or what closes; or it goes on in other shards than before."""
+    """In its second shard; or in what closes, and it goes on with fewer shards than before."""
     planned, out = fleet(tmp_path), tmp_path / "out"
     processes(end_in=end_in)
     with pytest.raises(KeyboardInterrupt):
-        swept(planned, out, 2)
+        swept(planned, out, before)
     processes()
-    (outcome,) = swept(planned, out, shards, resume=True)
+    (outcome,) = swept(planned, out, then, resume=True)
     assert outcome.status == "done", outcome.error
     assert report(out, planned[0]) == whole_report(whole)
     assert finished(out) == finished(whole)
