@@ -26,7 +26,7 @@ from forked_runs import ForkedRuns  # noqa: E402
 from splitdeploy.partitioner.comparable import comparable  # noqa: E402
 from splitdeploy.partitioner.state import DONE, STATE_FOLDER  # noqa: E402
 
-SWEEP = ("profile", MODEL, *SMALL, "--budget", "120s", "-q", "--out")
+SWEEP = ("profile", MODEL, *SMALL, "--budget", "10m", "-q", "--out")
 
 
 def main() -> None:
