@@ -45,7 +45,7 @@ class Planned:
 
     def job(self) -> RunJob:
         """What is done of it where joblib sends it."""
-        key, heads = digest(self.options), digest(_heads(self.options))
+        key, heads = _digest(self.options), _digest(_heads(self.options))
         return RunJob(self.name, self.arguments, key, heads)
 
     def measures_here(self) -> bool:
@@ -149,14 +149,7 @@ def _heads(options: ProfileOptions) -> ProfileOptions:
     return replace(options, **{name: getattr(bare, name) for name in names})
 
 
-def digest(options: ProfileOptions) -> str:
-    """What tells options apart.
-
-    Args:
-        options: Of a run.
-
-    Returns:
-        The same for the same options, whether resumed or not.
-    """
+def _digest(options: ProfileOptions) -> str:
+    """What tells options apart, whether resumed or not."""
     text = f"{replace(options, resume=False)!r} {metadata.version('splitdeploy')}"
     return hashlib.sha256(text.encode()).hexdigest()
