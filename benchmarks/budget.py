@@ -5,9 +5,9 @@
         --out budget.json -- --objective leakage
 
 Every run is a process of its own, ``splitdeploy profile MODEL --device jetson --network NETWORK
---budget TIME``: all of what a user waits for, the start of Python among it. What stands behind ``--``
-goes to each of them. Runs that the file has already are not made again. Nothing else should run on
-the machine meanwhile.
+--budget TIME``: all of what a user waits for, the start of Python among it. What stands behind
+``--`` goes to each of them. Runs that the file has already are not made again. Nothing else should
+run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ def _run(model: str, network: str, budget: str, more: list[str]) -> dict[str, An
         report = json.loads((out / "report.json").read_text())
     told = [text for text in report["warnings"] if " budget of " in text]
     cuts = report["cuts"]
-    certainty = (report["recommendation"] or {}).get("certainty") or {}
+    picked = report["recommendation"] or {}
     return {
         "seconds": round(seconds, 2),
         "over": round(seconds / parse_time_s(budget) - 1, 4),
         "processor_s": round(processor_s, 1),
-        "pick": (report["recommendation"] or {}).get("cut"),
-        "runner_up": (report["recommendation"] or {}).get("runner_up"),
-        "probability_best": certainty.get("probability_best"),
+        "pick": picked.get("cut"),
+        "runner_up": picked.get("runner_up"),
+        "probability_best": picked.get("probability_best"),
         "cuts": len(cuts),
         "measured": sum(row["leakage"] is not None for row in cuts),
         "on_all_pictures": _whole(cuts),
