@@ -22,9 +22,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from splitdeploy.partitioner.recommend import recommend
+from splitdeploy.profiles.cut import EDGE_ONLY
+from splitdeploy.profiles.network import find_network
+from splitdeploy.profiles.report import Constraints, SweepReport
+from splitdeploy.profiles.store import read_report
 from splitdeploy.profiles.units import parse_time_s
 
 MODELS = "resnet18,mobilenet_v2,squeezenet1_1,googlenet,shufflenet_v2_x1_0"
+DECIDED_OVER = ("wifi", "lte", "3g")
 KEPT = 0.15
 """A run keeps its budget if it ends within that share of it, or earlier with nothing left to do."""
 
@@ -64,6 +70,7 @@ def _run(model: str, network: str, budget: str, more: list[str]) -> dict[str, An
         if not (out / "report.json").exists():
             return {"error": done.stderr.strip()[-300:]}
         report = json.loads((out / "report.json").read_text())
+        anew = _decided_anew(read_report(out))
     told = [text for text in report["warnings"] if " budget of " in text]
     cuts = report["cuts"]
     picked = report["recommendation"] or {}
@@ -81,7 +88,26 @@ def _run(model: str, network: str, budget: str, more: list[str]) -> dict[str, An
         "failed": sum(row["error"] is not None for row in cuts),
         "not_used_up": any("not used up" in text for text in told),
         "told": told,
+        "decided_anew": anew,
     }
+
+
+def _decided_anew(report: SweepReport) -> dict[str, str | None]:
+    """The picks over other networks and within half of the whole model's memory."""
+    whole = report.find(EDGE_ONLY).edge_memory_bytes or 0
+    picks = {}
+    for network in DECIDED_OVER:
+        for words, limits in (
+            ("", Constraints()),
+            (", half the memory", Constraints(max_edge_memory_bytes=whole // 2)),
+        ):
+            found = recommend(
+                report, constraints=limits, objective=report.objective,
+                network=find_network(network),
+            )  # fmt: skip
+            pick = found.recommendation
+            picks[network + words] = None if pick is None else pick.cut
+    return picks
 
 
 def _whole(cuts: list[dict[str, Any]]) -> int:
@@ -122,6 +148,20 @@ def summed_up(rows: list[dict[str, Any]]) -> list[str]:
     both = [pick for pick in picks.values() if {"60s", "5m"} <= pick.keys()]
     same = sum(pick["60s"] == pick["5m"] for pick in both)
     lines.append(f"the pick of 60s is that of 5m in {same} of {len(both)} settings")
+    anew = {
+        (row["model"], row["network"], *row["more"], row["budget"]): row["decided_anew"]
+        for row in ended
+    }
+    pairs = [
+        (picks[case], later[case])
+        for (*setting, budget), picks in anew.items()
+        if budget == "60s" and (later := anew.get((*setting, "5m"))) is not None
+        for case in picks
+    ]
+    lines.append(
+        f"decided anew from the same reports: the same pick in {sum(a == b for a, b in pairs)} of "
+        f"{len(pairs)} cases"
+    )
     errors = [row for row in rows if "error" in row]
     lines += [
         f"{row['model']}, {row['network']}, {row['budget']}: {row['error']}" for row in errors
