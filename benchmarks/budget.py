@@ -62,7 +62,7 @@ def _run(model: str, network: str, budget: str, more: list[str]) -> dict[str, An
         out = Path(folder) / "run"
         command = [
             sys.executable, "-m", "splitdeploy", "profile", model, "--device", "jetson",
-            "--network", network, "--budget", budget, "--out", out, "-q", *more,
+            "--network", network, "--budget", budget, "--out", str(out), "-q", *more,
         ]  # fmt: skip
         before, began = _processor_s(), time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
