@@ -155,6 +155,7 @@ class Scene:
             prior=self.prior,
             deadline_s=LEAKAGE_SHARE * max(_SHORTEST_S, until - began),
             seed=self.options.seed,
+            bayesian=len(pixels) == self.pictures,
         )
         leaked = self._with_figures(measured, self.sampled.get(cut.index, Sampled((), ())))
         self.state.save_row_part(_LEAKAGE, replace(row, leakage=leaked))

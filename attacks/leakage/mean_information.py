@@ -157,7 +157,8 @@ def _by_cholesky(whitened: MeanWhitened, deadline_s: float | None) -> MeanGain |
 
     Args:
         whitened: The mean operator, small.
-        deadline_s: Seconds that it may take, judged by the first image; None for no limit.
+        deadline_s: Seconds that it may take, judged by one product and by the first image; None for
+            no limit.
 
     Returns:
         The gain; its error is that of the choice of images alone. None where it would be late.
@@ -165,6 +166,8 @@ def _by_cholesky(whitened: MeanWhitened, deadline_s: float | None) -> MeanGain |
     jacobian, prior, sigma = whitened.jacobian, whitened.prior, whitened.sigma
     n, d = jacobian.images, jacobian.inputs
     started = time.perf_counter()
+    if deadline_s is not None and _products_s(jacobian) > deadline_s:
+        return None
     # By rows while they are few, else by the sum of the images' informations.
     rows: list[Tensor] | None = [] if n * jacobian.outputs < d else None
     total = sigma.new_zeros(0, dtype=torch.float64)
@@ -192,6 +195,13 @@ def _by_cholesky(whitened: MeanWhitened, deadline_s: float | None) -> MeanGain |
         return (z.double() - (stacked.T @ inner).T).to(z)
 
     return MeanGain(Estimate(value, _image_error(whitened, solve)), "cholesky")
+
+
+def _products_s(jacobian: HeadJacobian) -> float:
+    """Seconds that the products for all rows or columns would take, by one of them."""
+    started = time.perf_counter()
+    jacobian.vjp(torch.ones_like(jacobian.features))
+    return (time.perf_counter() - started) * min(jacobian.outputs, jacobian.inputs)
 
 
 def _by_quadrature(
@@ -229,17 +239,20 @@ def _by_quadrature(
     )
     # The preconditioner of the input side serves the solve, whatever side the gain was found on.
     side = input_side(whitened)
-    spread = _image_error(whitened, lambda z: _conjugate_gradients(side, z))
+    spread = _image_error(whitened, lambda z: _conjugate_gradients(side, z, ends), ends)
     quadrature = float(gain.half_width[0]) / math.sqrt(3.0)
     error = math.sqrt(float(gain.probe_error[0]) ** 2 + quadrature**2 + spread**2)
     return MeanGain(Estimate(float(gain.value[0]), error), "slq", gain.steps, gain.probes)
 
 
-def _image_error(whitened: MeanWhitened, solve: Callable[[Tensor], Tensor]) -> float:
+def _image_error(
+    whitened: MeanWhitened, solve: Callable[[Tensor], Tensor], ends: float | None = None
+) -> float:
     """The standard error that comes from which images were taken, to first order.
 
     The derivative of ln det(1 + Ḡ) by the weight of an image is tr((1 + Ḡ)⁻¹ G_x); its spread over
-    the images, over √n, is the delta method's error. The traces are estimated by probes.
+    the images, over √n, is the delta method's error. The traces are estimated by probes, by one at
+    least where time ends.
 
     Returns:
         Nats per input element; 0 for one image, which has no spread.
@@ -248,16 +261,22 @@ def _image_error(whitened: MeanWhitened, solve: Callable[[Tensor], Tensor]) -> f
     if n == 1:
         return 0.0
     traces = torch.zeros(n, dtype=torch.float64)
-    for i in range(_SPREAD_PROBES):
-        z = rademacher(1, d, seed=i, like=whitened.half)
+    for made in range(1, _SPREAD_PROBES + 1):
+        z = rademacher(1, d, seed=made - 1, like=whitened.half)
         left = whitened.push(solve(z) * whitened.half).view(n, -1)
         right = whitened.push(z * whitened.half).view(n, -1)
-        traces += n * (left.double() * right.double()).sum(dim=1).cpu() / _SPREAD_PROBES
-    return float(traces.std()) / (2 * d) / math.sqrt(n)
+        traces += n * (left.double() * right.double()).sum(dim=1).cpu()
+        if _over(ends):
+            break
+    return float((traces / made).std()) / (2 * d) / math.sqrt(n)
 
 
-def _conjugate_gradients(side: Side, z: Tensor) -> Tensor:
-    """(1 + G)⁻¹ z to the few digits that an error needs: P^-½ (NᵀN)⁻¹ P^-½ z."""
+def _over(ends: float | None) -> bool:
+    return ends is not None and time.perf_counter() > ends
+
+
+def _conjugate_gradients(side: Side, z: Tensor, ends: float | None = None) -> Tensor:
+    """(1 + G)⁻¹ z to the few digits that an error needs: P^-½ (NᵀN)⁻¹ P^-½ z; fewer in haste."""
     residual = z * side.scale.rsqrt()
     found, direction = torch.zeros_like(z), residual
     square = residual.square().sum()
@@ -267,7 +286,7 @@ def _conjugate_gradients(side: Side, z: Tensor) -> Tensor:
         step = square / (direction * image).sum()
         found, residual = found + step * direction, residual - step * image
         square, before = residual.square().sum(), square
-        if float(square) <= 1e-6 * first:
+        if float(square) <= 1e-6 * first or _over(ends):
             break
         direction = residual + (square / before) * direction
     return found * side.scale.rsqrt()
