@@ -41,7 +41,7 @@ ALL_PICTURES = "all pictures"
 _WORTH_S = 4.5
 """With so much time left an attack is begun that it is too short for: something may come of it."""
 
-_PICTURE_STEPS = 30
+_PICTURE_STEPS = 16
 _PICTURES_S = 0.5
 """What the evidence of one more picture takes at least, in steps of the quick attack, and what
 all of them take beside that."""

@@ -47,9 +47,9 @@ def test_nothing_left_out_is_not_told() -> None:
         # Forty steps on four pictures at 0.1 s, and half a second for judging.
         (rows(2, 1), "3 stronger attacks on 2 cuts (avgpool, avgpool)", 20 + 3 * 16.5),
         (rows(1), "1 stronger attack on 1 cut (avgpool)", 60),
-        # Thirty steps' worth on four pictures.
-        (rows(alone=4), "all pictures but one of 4 cuts (avgpool, avgpool, avgpool and 1 more)",
-         20 + 4 * 12.5),
+        # Sixteen steps' worth on four pictures.
+        (rows(alone=6), "all pictures but one of 6 cuts (avgpool, avgpool, avgpool and 3 more)",
+         20 + 6 * 6.9),
         # What nobody has measured costs as much as what was.
         (rows(0, unseen=1), "leakage and attack of 1 cut (avgpool)", 20 + 120),
     ],
