@@ -114,7 +114,7 @@ def examine(model: str, slower: float) -> list[dict[str, Any]]:
         server = held.enter_context(
             served(
                 [folder / name for name in bundles if name != EDGE_ONLY],
-                host=hosts.cloud_address, within=cloud, environment={"OMP_NUM_THREADS": "1"},
+                host=hosts.cloud_address, within=cloud,
             )
         )  # fmt: skip
         rows = []
@@ -183,7 +183,7 @@ def measure(folder: str, address: str) -> dict[str, Any]:
                     place / name,
                     None if name == EDGE_ONLY else address,
                     fallback="local" if name == EDGE_ONLY else "refuse",
-                    deadline_s=DEADLINE_S, threads=1,
+                    deadline_s=DEADLINE_S,
                 )
             )
             for name in names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -140,7 +141,8 @@ def session_options(*, threads: int | None = None, optimised: bool = True) -> An
     """Options that every session here shares: sequential execution, and silence on stderr.
 
     Args:
-        threads: How many threads an operator may use; None leaves it to ONNX Runtime.
+        threads: How many threads an operator may use; None leaves it to ONNX Runtime, within what
+            `granted_threads` says.
         optimised: Whether the graph may be fused and rearranged.
 
     Returns:
@@ -155,11 +157,30 @@ def session_options(*, threads: int | None = None, optimised: bool = True) -> An
     options = runtime.SessionOptions()
     options.log_severity_level = _ONLY_FATAL  # every error comes back as an exception anyway
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+    threads = threads or granted_threads()
     if threads is not None:
         options.intra_op_num_threads = threads
     if not optimised:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
+
+
+def granted_threads() -> int | None:
+    """How many threads this process was told to use, where it was told.
+
+    ONNX Runtime takes a thread for each core of the machine, also in a process that may run on some
+    of them alone, where its threads then wait for each other.
+
+    Returns:
+        The least of the cores that the process is bound to (``taskset``, a cpuset) and of
+        ``OMP_NUM_THREADS``; None where neither says less than the machine has.
+    """
+    cores = os.cpu_count() or 1
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    wanted = int(told) if told.isascii() and told.isdigit() and int(told) else cores
+    granted = min(bound, wanted)
+    return granted if granted < cores else None
 
 
 def open_native(model: bytes | Path, options: Any, providers: Sequence[str] = (CPU,)) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from splitdeploy.edge_runtime.onnxruntime_session import OnnxRuntimeSession, session_options
+from splitdeploy.edge_runtime.onnxruntime_session import (
+    OnnxRuntimeSession,
+    granted_threads,
+    session_options,
+)
 from splitdeploy.edge_runtime.session import FREE
 from splitdeploy.edge_runtime.timing import time_session
 from splitdeploy.profiles.cut import TensorSpec
@@ -164,6 +169,30 @@ def test_a_provider_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch)
 def test_no_provider_is_an_error() -> None:
     with pytest.raises(SessionError, match="expected an execution provider, got none"):
         OnnxRuntimeSession(scaled_sum().SerializeToString(), providers=[])
+
+
+@pytest.mark.parametrize(
+    ("bound", "told", "granted"),
+    [
+        (8, "", None),
+        (8, "64", None),
+        (2, "", 2),
+        (8, "3", 3),
+        (2, "3", 2),
+        (8, "4,2", 4),
+        (8, "many", None),
+        (8, "0", None),
+    ],
+)
+def test_a_session_takes_no_more_threads_than_its_process_was_granted(
+    bound: int, told: str, granted: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(bound)))
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert granted_threads() == granted
+    assert session_options().intra_op_num_threads == (granted or 0)
+    assert session_options(threads=5).intra_op_num_threads == 5
 
 
 def test_threads_are_counted_from_one() -> None:
