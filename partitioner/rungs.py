@@ -138,7 +138,8 @@ def halve(
     """Spend the time until the end, more and more of it on fewer and fewer.
 
     Whoever is no contender any more at the end of a rung never comes back. Whoever was only among
-    the worse half may, once the better ones have had all rungs.
+    the worse half may, once the better ones have had all rungs. The rungs begin anew at once where
+    someone who is not on them has come to be the first: whom nobody looked at seems the best.
 
     Args:
         contenders: Those that more work would tell something of, the most important first; asked
@@ -166,12 +167,13 @@ def halve(
             field = [replace(found[0], least_s=worth_s)]
         if not field:
             return
+        leader = found[0].key
         for rung in range(rungs_of(len(field)), 0, -1):
             _serve_rung(field, serve, (ends_at - clock()) / rung, ends_at, clock)
-            staying = {contender.key for contender in field}
-            better = [contender for contender in standing() if contender.key in staying]
+            staying, found = {contender.key for contender in field}, standing()
+            better = [contender for contender in found if contender.key in staying]
             field = better[: max(1, len(field) // 2)]
-            if not field:
+            if not field or found[0].key not in {leader, *staying}:
                 break
 
 

@@ -188,6 +188,24 @@ def test_whoever_drops_out_never_comes_back(
     halve(contenders, serve, ends_at=clock.now + left_s, worth_s=1e9, clock=clock)
 
 
+def test_who_comes_to_be_the_first_is_looked_at_at_once() -> None:
+    """Each that is served turns out to be the worst: the next one is not left for later."""
+    clock, order, served = Clock(), list(range(6)), list[int]()
+
+    def serve(key: int, until: float) -> None:
+        served.append(key)
+        order.remove(key)
+        order.append(key)
+        clock.now = max(clock.now + 10.0, until)
+
+    halve(
+        lambda: [Contender(key, 10.0) for key in order], serve,
+        ends_at=clock.now + 60.0, worth_s=1e9, clock=clock,
+    )  # fmt: skip
+    # Three on a rung of 30 s, behind which 0 would be next; 3 is the first of all by then.
+    assert served == [0, 1, 2, 3]
+
+
 def test_with_too_little_time_for_anyone_the_first_gets_what_there_is() -> None:
     for left_s, served in ((50.0, [(0, 50.0)]), (4.0, [])):
         clock = Clock()
