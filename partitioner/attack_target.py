@@ -15,6 +15,7 @@ from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.attacks.target import AttackTarget
 from splitdeploy.partitioner.codec import QuantisationRange
 from splitdeploy.partitioner.deployed import (
+    LEAST_STEP,
     TWIN_TOLERANCE,
     DeployedHead,
     deployed_halves,
@@ -112,7 +113,7 @@ def check_twin(
     """
     with torch.no_grad():
         own = saturated(head(pixels), ranges)
-    error = twin_error(own, sent)
+    error = twin_error(own, sent, LEAST_STEP[precision])
     if error > TWIN_TOLERANCE[precision]:
         raise AttackError(
             f"expected the torch head to give what the exported head sends, they differ by "

@@ -26,6 +26,9 @@ TWIN_TOLERANCE = {"fp32": 1e-3, "fp16": 2e-3, "int8": 1e-2}
 """Largest difference between torch head and exported head, over the largest value: the rounding of
 what is sent (2^-11; half of 1/127) and that of float32 sums in another order."""
 
+LEAST_STEP = {"fp32": 0.0, "fp16": 2.0**-24, "int8": 0.0}
+"""Between the smallest numbers of a precision: what is all but zero is sent in such steps."""
+
 
 def deployed_halves(
     plan: Plan, cut: CutPoint, sent: CutPoint, precision: str
@@ -106,12 +109,13 @@ def decode(
     return decoded
 
 
-def twin_error(own: Sequence[Tensor], sent: Sequence[Tensor]) -> float:
+def twin_error(own: Sequence[Tensor], sent: Sequence[Tensor], step: float = 0.0) -> float:
     """The largest difference of two heads' tensors, over the largest value of each.
 
     Args:
         own: What one of them gives.
         sent: What the other gives; NaN counts as infinite.
+        step: A difference that is none.
 
     Returns:
         The difference; infinite where the tensors are others.
@@ -119,10 +123,14 @@ def twin_error(own: Sequence[Tensor], sent: Sequence[Tensor]) -> float:
     if [t.shape for t in own] != [t.shape for t in sent]:
         return math.inf
     errors = [
-        float((one - other).abs().max()) / (float(one.abs().max()) or 1.0)
+        _beyond(float((one - other).abs().max()), step) / (float(one.abs().max()) or 1.0)
         for one, other in zip(own, sent, strict=True)
     ]
     return max(error if math.isfinite(error) else math.inf for error in errors)
+
+
+def _beyond(difference: float, step: float) -> float:
+    return 0.0 if difference <= step else difference
 
 
 def saturated(

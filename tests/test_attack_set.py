@@ -31,7 +31,7 @@ from splitdeploy.partitioner.attack_set import (
     strongest,
     why_not,
 )
-from splitdeploy.partitioner.attack_target import Arsenal, deployed_target
+from splitdeploy.partitioner.attack_target import Arsenal, check_twin, deployed_target
 from splitdeploy.partitioner.codec import sent_tensors
 from splitdeploy.partitioner.deepening import deepen
 from splitdeploy.partitioner.evidence import Subjects
@@ -200,6 +200,22 @@ def test_a_head_of_other_weights_is_refused(plan: Plan, monkeypatch: pytest.Monk
         deployed_target(plan, place, "fp32", pixels, Arsenal()),
     ):
         pass
+
+
+def test_what_is_all_but_zero_is_sent_in_steps_of_its_precision() -> None:
+    """A net without a signal: fp16 rounds 1e-6 to 3 %, and the head is the same."""
+    torch.manual_seed(0)
+    head = PixelHead(nn.Conv2d(3, 4, 3), (0.5,) * 3, (0.25,) * 3).eval().requires_grad_(False)
+    (layer,) = (module for module in head.modules() if isinstance(module, nn.Conv2d))
+    layer.weight.mul_(1e-6)
+    layer.bias.mul_(1e-6)  # type: ignore[union-attr]
+    pixels = torch.rand(1, 3, 8, 8)
+    sent = [tensor.half().float() for tensor in head(pixels)]
+    check_twin(head, pixels, sent, "fp16", {})
+    with pytest.raises(AttackError, match="its gradients would be another head's"):
+        check_twin(head, pixels, sent, "fp32", {})
+    with pytest.raises(AttackError, match="its gradients would be another head's"):
+        check_twin(head, pixels, [2 * tensor for tensor in sent], "fp16", {})
 
 
 # --- what is kept ---------------------------------------------------------------------------
