@@ -4,7 +4,7 @@
 
 A picture is taken from its source only when there is room for its answer, so a consumer that takes
 its time holds up the source and nothing else: whatever is under way never waits for the consumer,
-and memory is bounded. Nothing polls.
+and memory is bounded. Nothing polls but the consumer, for the sake of Ctrl-C.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ _IN_TROUBLE = 2
 """Where the device is alone, more under way would only wait for each other."""
 
 _JOIN_S = 2.0
+
+_HEED_S = 0.25
+"""Python acts on a signal once its main thread is back from what it waits for, and a signal that
+another thread takes, or that comes just before the wait, does not end it: so waits of a consumer
+are short."""
 
 
 class _Room:
@@ -103,12 +108,13 @@ class Pipeline:
             for number in range(self._window):
                 self._start(f"send-{number}", self._send)
             while True:
-                job = self._in_order.get()
+                job = self._next()
                 if job is None:
                     return
                 if isinstance(job, BaseException):
                     raise job
-                job.done.wait()
+                while not job.done.wait(_HEED_S):
+                    pass
                 if job.failure is not None:
                     raise job.failure
                 self._room.leave()
@@ -127,6 +133,11 @@ class Pipeline:
         self._room.close()
         self._to_head.put(None)
         self._in_order.put(error)
+
+    def _next(self) -> Job | BaseException | None:
+        while True:
+            with contextlib.suppress(Empty):
+                return self._in_order.get(timeout=_HEED_S)
 
     def _limit(self) -> int:
         return _IN_TROUBLE if self._delivery.in_trouble else self._window + _AHEAD
