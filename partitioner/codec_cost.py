@@ -95,9 +95,8 @@ def codec_record(
     given = tail.run({spec.name: read[spec.name] for spec in tail.inputs})
     ranges = codec_ranges(plan, halves.tail)
     back = through_codec(halves.tail, given, sent.last.returned, kind, ranges)
-    both = {**made, **back}
-    answers = last.run({spec.name: both[spec.name] for spec in last.inputs})
-    return compared(plan.expected, list(answers.values()), plan.images, note=_note(plan))
+    answers = run_behind({**made, **back}, last)
+    return compared(plan.expected, answers, plan.images, note=_note(plan))
 
 
 def end_codec_record(plan: Plan, end: CutPoint, sent: CutPoint) -> CodecRecord | None:

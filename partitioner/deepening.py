@@ -14,8 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from splitdeploy.partitioner.attack_set import Choice
-from splitdeploy.partitioner.evidence import Scene, Subjects
-from splitdeploy.partitioner.exposure import load_scene
+from splitdeploy.partitioner.evidence import Scene, Subjects, load_scene
 from splitdeploy.partitioner.importance import by_decision
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan

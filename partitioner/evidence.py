@@ -19,7 +19,7 @@ from splitdeploy.attacks.pixel_head import PixelHead
 from splitdeploy.partitioner import privacy
 from splitdeploy.partitioner.attack_target import Arsenal, check_twin
 from splitdeploy.partitioner.deployed import codec_ranges, observe
-from splitdeploy.partitioner.forward_pass import Sampled, Samples
+from splitdeploy.partitioner.forward_pass import Sampled, Samples, sampled_from_json
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.state import State
@@ -37,6 +37,9 @@ quadrature steps leave the ranking of the cuts open, few steps of an attack rare
 
 _SHORTEST_S = 0.2
 """However late it is, leakage and attack make a step each."""
+
+SAMPLED = "sampled"
+"""The part of the state with what one pass forward says of all cuts."""
 
 _LEAKAGE = "leakage"
 """The part of a row that is kept before it is whole."""
@@ -174,15 +177,10 @@ class Scene:
         return what if pictures >= self.pictures else f"{what} on one picture"
 
 
-def scene_of(
-    plan: Plan,
-    options: ProfileOptions,
-    subjects: Subjects,
-    state: State,
-    run: Path,
-    sampled: Mapping[int, Sampled],
+def load_scene(
+    plan: Plan, options: ProfileOptions, subjects: Subjects, state: State, run: Path
 ) -> Scene:
-    """What the cuts of a sweep share.
+    """What the cuts of a sweep share, as far as it is kept.
 
     Args:
         plan: The model, its cuts and its export.
@@ -190,7 +188,6 @@ def scene_of(
         subjects: The pictures, and what an attacker has.
         state: Where finished work is kept.
         run: The run folder.
-        sampled: What one pass forward says, by the index of each cut.
 
     Returns:
         It.
@@ -206,6 +203,6 @@ def scene_of(
         caveats=repetition_caveats(noise, options.queries),
         state=state,
         run=run,
-        sampled=sampled,
+        sampled=sampled_from_json(state.load_part(SAMPLED)),
         guess=best_baseline(subjects.pixels[:1]),
     )

@@ -13,13 +13,8 @@ import torch
 from splitdeploy.attacks.baselines import best_baseline
 from splitdeploy.attacks.judging import Judges
 from splitdeploy.partitioner.arsenal import load_arsenal
-from splitdeploy.partitioner.evidence import Scene, Subjects, scene_of
-from splitdeploy.partitioner.forward_pass import (
-    load_samples,
-    sample_cuts,
-    sampled_from_json,
-    sampled_to_json,
-)
+from splitdeploy.partitioner.evidence import SAMPLED, Scene, Subjects, load_scene
+from splitdeploy.partitioner.forward_pass import load_samples, sample_cuts, sampled_to_json
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
@@ -50,9 +45,6 @@ _WHOLE_S = 0.3
 """What leakage and a quick attack take that end by themselves, in passes forward a picture, and
 beside these: measured, from above."""
 
-_SAMPLED = "sampled"
-"""A part of the state."""
-
 
 def load_subjects(plan: Plan, options: ProfileOptions) -> Subjects:
     """Load what leakage is measured on and attacks are judged by.
@@ -77,25 +69,6 @@ def load_subjects(plan: Plan, options: ProfileOptions) -> Subjects:
     judges = Judges(gallery=samples.pixels[len(pixels) :], baseline=best_baseline(pixels))
     arsenal, notes = load_arsenal(options.lent, pixels, seed=options.seed)
     return Subjects(samples, judges, arsenal, notes)
-
-
-def load_scene(
-    plan: Plan, options: ProfileOptions, subjects: Subjects, state: State, run: Path
-) -> Scene:
-    """What the cuts of a sweep share, as far as it is kept.
-
-    Args:
-        plan: The model, its cuts and its export.
-        options: Precision, noise and seed.
-        subjects: The pictures, and what an attacker has.
-        state: Where finished work is kept.
-        run: The run folder.
-
-    Returns:
-        It.
-    """
-    kept = sampled_from_json(state.load_part(_SAMPLED))
-    return scene_of(plan, options, subjects, state, run, kept)
 
 
 def expose_cuts(
@@ -182,7 +155,7 @@ def _sampled(scene: Scene, cuts: Sequence[CutPoint], ends_at: float) -> Scene:
         plan.model, cuts, scene.subjects.samples, noise=scene.noise, prior=scene.prior,
         deadline_s=_FORWARD_SHARE * max(0.0, ends_at - began),
     )  # fmt: skip
-    scene.state.save_part(_SAMPLED, sampled_to_json(found))
+    scene.state.save_part(SAMPLED, sampled_to_json(found))
     scene.state.tell("pass forward", time.perf_counter() - began)
     return replace(scene, sampled=found)
 

@@ -114,19 +114,18 @@ def examined(
     return _exposed(plan, report, options, run.subjects, state, out, started, ends_at, reporter)
 
 
-def budget_end(options: ProfileOptions, started: float | None, prepared_s: float = 0.0) -> float:
+def budget_end(options: ProfileOptions, started: float, prepared_s: float) -> float:
     """When leakage and attacks must be done.
 
     Args:
         options: With the budget.
-        started: When it began to run, by ``time.perf_counter``; now, where None.
+        started: When it began to run, by ``time.perf_counter``.
         prepared_s: What loading, tracing and exporting took.
 
     Returns:
         By the same clock.
     """
-    began = time.perf_counter() if started is None else started
-    return began + options.budget_s - _CLOSING_S - _CLOSING_SHARE * prepared_s
+    return started + options.budget_s - _CLOSING_S - _CLOSING_SHARE * prepared_s
 
 
 def _exposed(
