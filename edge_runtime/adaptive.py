@@ -136,29 +136,36 @@ class AdaptiveClient(Closing):
             client.close()
 
     def _place(self) -> int:
-        """The cut for the next picture."""
+        """The cut for the next picture; a probe that is due is taken with it."""
         with self._lock:
-            current, now_s = self._chooser.current, self._clock()
-            known = self._known()
-            # Of one link, whichever cut's traffic told of it last.
-            told = _latest(known)
-            if told is not None and told.bps is not None and told.age_s <= self._probe_s:
-                return self._chooser.choose(told.bps)
-            fresh = [one for one in known if one.age_s <= self._probe_s]
-            if fresh:
-                least_bps = max(one.at_least_bps for one in fresh)
-                if self._chooser.choose(least_bps, at_least=True) != current:
-                    return self._chooser.current
-            if now_s - self._heard_s < self._probe_s:
-                return current
-            self._heard_s = now_s
-            return self._next_heavier(current)
+            place = self._best_place()
+            if place != self._chooser.current:
+                self._heard_s = self._clock()
+            return place
+
+    def _still(self, place: int) -> bool:
+        """Whether the next picture goes through this cut too; a probe that is due stays so."""
+        with self._lock:
+            return self._best_place() == place
+
+    def _best_place(self) -> int:
+        """The fastest cut just now, or the next heavier one where a probe is due."""
+        current = self._chooser.current
+        known = self._known()
+        # Of one link, whichever cut's traffic told of it last.
+        told = _latest(known)
+        if told is not None and told.bps is not None and told.age_s <= self._probe_s:
+            return self._chooser.choose(told.bps)
+        fresh = [one for one in known if one.age_s <= self._probe_s]
+        if fresh:
+            least_bps = max(one.at_least_bps for one in fresh)
+            if self._chooser.choose(least_bps, at_least=True) != current:
+                return self._chooser.current
+        due = self._clock() - self._heard_s >= self._probe_s
+        return self._next_heavier(current) if due else current
 
     def _known(self) -> list[Uplink]:
         return [found for found in (client.uplink for client in self.clients) if found]
-
-    def _still(self, place: int) -> bool:
-        return self._place() == place
 
     def _next_heavier(self, current: int) -> int:
         payload = self._chooser.cuts[current].payload_bytes
