@@ -2,8 +2,8 @@
 
     sudo PYTHONPATH=tests python benchmarks/regret.py --out regret.json
 
-Two network namespaces: in one a device, which is a core of this machine slowed down by the kernel,
-behind a real sshd; in the other ``splitdeploy serve`` on the other core. First
+Two network namespaces: in one a device, which is a core of this machine that gives it a part of
+its time, behind a real sshd; in the other ``splitdeploy serve`` on the other core. First
 ``splitdeploy profile MODEL --device ssh://… --cloud local`` measures heads and tails apart, as a
 user would; then, at each bandwidth, the client sends pictures through every cut, and the pick of
 ``recommend --objective latency`` is held against what was measured. Needs root, iproute2, openssh
@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from serving import TwoHosts, served, two_hosts
-from slow_host import slow_group
+from slow_host import slow_core
 from sshd import running_sshd
 
 from splitdeploy.edge_runtime.client import SplitClient
@@ -105,8 +105,8 @@ def examine(model: str, slower: float) -> list[dict[str, Any]]:
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
         hosts = held.enter_context(two_hosts())
-        group = held.enter_context(slow_group(slower))
-        edge = (*group, *hosts.within(hosts.edge), "taskset", "-c", "0")
+        slow = held.enter_context(slow_core(0, slower))
+        edge = (*hosts.within(hosts.edge), *slow)
         cloud = (*hosts.within(hosts.cloud), "taskset", "-c", "1")
         place = Place(hosts, edge, cloud, folder)
         bundles = exported(model, folder)

@@ -1,64 +1,75 @@
-"""Processes that get a part of one core: a device slower than this machine, by the kernel.
+"""A core that gives the programs on it only a part of its time: a device slower than this machine.
 
-A CPU quota with a period of 5 ms, so that work of tens of milliseconds is slowed evenly. As a
-program, ``python slow_host.py GROUP COMMAND…`` becomes the command within the group.
+A program of real-time priority takes the core away for a fraction of a millisecond at a time, so that
+all other work there goes evenly slower, be it short or long, after a pause or in a row. (A quota lets
+work run at full speed until it is used up, then not at all: latencies fall on steps of its period.)
+As a program, ``python slow_host.py CORE TIMES`` does that until it is ended.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-_PERIOD_US = 5000
-_V1 = Path("/sys/fs/cgroup/cpu")
-_V2 = Path("/sys/fs/cgroup")
+_FREE_S = 200e-6
+"""For the others at a stretch."""
+
+_READY = "ready"
 
 
 @contextmanager
-def slow_group(times: float) -> Iterator[tuple[str, ...]]:
-    """Make a group whose processes together are so many times slower than one core; needs root.
+def slow_core(core: int, times: float) -> Iterator[tuple[str, ...]]:
+    """Make a core so many times slower; needs root.
 
     Args:
-        times: At least 1.
+        core: Its number.
+        times: At least 1, below 20: the kernel keeps a twentieth from programs of real-time priority.
 
     Yields:
-        What a command is run by to be in it.
+        What a command is run by to be on it.
 
     Raises:
-        RuntimeError: There is no cgroup controller for the processor here.
+        ValueError: The factor is out of range.
+        RuntimeError: The core is not this process's, or real-time priority is not allowed.
     """
-    quota_us = int(_PERIOD_US / times)
-    if (_V1 / "cpu.cfs_quota_us").is_file():
-        group = _V1 / f"splitdeploy{os.getpid()}"
-        settings = {"cpu.cfs_period_us": str(_PERIOD_US), "cpu.cfs_quota_us": str(quota_us)}
-    elif "cpu" in _read(_V2 / "cgroup.subtree_control").split():
-        group = _V2 / f"splitdeploy{os.getpid()}"
-        settings = {"cpu.max": f"{quota_us} {_PERIOD_US}"}
-    else:
-        raise RuntimeError(
-            f"expected a cgroup controller for the processor below {_V2}, found none"
-        )
-    group.mkdir()
+    if not 1 <= times < 20:
+        raise ValueError(f"expected a core 1 to 20 times slower, got {times:g}")
+    taker = subprocess.Popen(
+        [sys.executable, __file__, str(core), str(times)], stdout=subprocess.PIPE, text=True
+    )
     try:
-        for name, value in settings.items():
-            (group / name).write_text(value)
-        yield (sys.executable, __file__, str(group))
+        if taker.stdout is None or taker.stdout.readline().strip() != _READY:
+            raise RuntimeError(
+                f"core {core} cannot be slowed down: run as root, and name one of "
+                f"{sorted(os.sched_getaffinity(0))}"
+            )
+        yield ("taskset", "-c", str(core))
     finally:
-        group.rmdir()
-
-
-def _read(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
+        taker.kill()
+        taker.wait()
 
 
 def main() -> None:
-    """Enter the group and become the command."""
-    group, *command = sys.argv[1:]
-    (Path(group) / "cgroup.procs").write_text(str(os.getpid()))
-    os.execvp(command[0], command)
+    """Take the core for all but a part of the time."""
+    core, times = int(sys.argv[1]), float(sys.argv[2])
+    os.sched_setaffinity(0, {core})
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    print(_READY, flush=True)
+    owed_s = 0.0
+    while True:
+        left_s = time.perf_counter()
+        time.sleep(_FREE_S)
+        back_s = time.perf_counter()
+        # Sleeps are longer than asked for: what was given decides what is taken.
+        owed_s += (times - 1.0) * (back_s - left_s)
+        ends_s = back_s + owed_s
+        while (now_s := time.perf_counter()) < ends_s:
+            pass
+        owed_s = ends_s - now_s
 
 
 if __name__ == "__main__":

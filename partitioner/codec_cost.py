@@ -19,7 +19,7 @@ from splitdeploy.partitioner.codec import QuantisationRange, add_codec
 from splitdeploy.partitioner.deployed import codec_ranges
 from splitdeploy.partitioner.plan import Array, Plan
 from splitdeploy.partitioner.slicing import PASSED, Halves, write_slice
-from splitdeploy.partitioner.verify import run_behind
+from splitdeploy.partitioner.verify import Runs, run_behind
 from splitdeploy.profiles.codec_record import CodecRecord
 from splitdeploy.profiles.cut import CLOUD_ONLY, CutPoint, TensorSpec
 
@@ -72,7 +72,7 @@ def codec_record(
     sent: CutPoint,
     halves: Halves,
     made: Mapping[str, Array],
-    tail: Session,
+    tail: Runs,
     last: Session | None = None,
 ) -> CodecRecord:
     """Answers with the codec against those of the whole model.
@@ -82,7 +82,7 @@ def codec_record(
         sent: The cut, its tensors as they are sent.
         halves: Its parts, without a codec.
         made: What the head puts out.
-        tail: The tail's session.
+        tail: The tail's session, or what stands for it.
         last: The last part's, where there is a second cut.
 
     Returns:

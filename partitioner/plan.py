@@ -57,6 +57,7 @@ class Plan:
         ranges: What an int8 codec is made with; None for the other precisions.
         precision: Of the payload.
         back: The second cut, behind which the edge computes again; None where there is one cut.
+        every: All cuts of the run, also where a shard looks at a part of them.
     """
 
     model: LoadedModel
@@ -73,6 +74,7 @@ class Plan:
     ranges: Ranges | None = None
     precision: str = "fp32"
     back: CutPoint | None = None
+    every: tuple[CutPoint, ...] = ()
 
     @property
     def images(self) -> int:
@@ -223,6 +225,7 @@ def make_plan(
         ranges=_ranges(model, exported, feeds, extra) if precision == "int8" else None,
         precision=precision,
         back=back,
+        every=chosen,
     )
 
 

@@ -25,10 +25,10 @@ from splitdeploy.partitioner.recommend import judge, recommend
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.source import source_to_json
 from splitdeploy.partitioner.state import State
-from splitdeploy.partitioner.sweep import price_cuts, verify_cuts
+from splitdeploy.partitioner.sweep import price_cuts, run_halves_of, verify_cuts
 from splitdeploy.partitioner.sweep_report import sweep_report
 from splitdeploy.profiles.errors import InfeasibleError
-from splitdeploy.profiles.report import CutReport, SweepReport
+from splitdeploy.profiles.report import PIECES, CutReport, SweepReport
 from splitdeploy.profiles.report_writer import row_to_json
 from splitdeploy.profiles.store import write_atomically, write_cuts_csv, write_report
 
@@ -163,24 +163,15 @@ def _finish(
     plan: Plan, report: SweepReport, options: ProfileOptions, out: Path, told: Reporter
 ) -> SweepReport:
     """Recommend, and write everything; without a feasible cut the report says so."""
-    infeasible: InfeasibleError | None = None
-    try:
-        report = recommend(
-            report,
-            constraints=options.constraints,
-            objective=options.objective,
-            trace=options.trace,
-            switch_cost_s=options.switch_cost_s,
-            requests_per_s=options.fps or 1.0,
+    report, infeasible = _decided(report, options)
+    # Whatever is deployed has been run as it is; a pick whose halves fail is none.
+    while (row := _pick_in_pieces(report)) is not None:
+        row = run_halves_of(plan, row)
+        report = replace(
+            report, cuts=tuple(row if one.name == row.name else one for one in report.cuts)
         )
-    except InfeasibleError as error:
-        infeasible = error
-        report = judge(
-            report,
-            constraints=options.constraints,
-            objective=options.objective,
-            trace=options.trace,
-        )
+        if row.error is not None:
+            report, infeasible = _decided(report, options)
     told.advance()
     write_run(report, out)
     told.advance()
@@ -190,6 +181,38 @@ def _finish(
     if infeasible is not None:
         raise infeasible
     return report
+
+
+def _decided(
+    report: SweepReport, options: ProfileOptions
+) -> tuple[SweepReport, InfeasibleError | None]:
+    """With a recommendation, or with why there is none."""
+    try:
+        decided = recommend(
+            report,
+            constraints=options.constraints,
+            objective=options.objective,
+            trace=options.trace,
+            switch_cost_s=options.switch_cost_s,
+            requests_per_s=options.fps or 1.0,
+        )
+    except InfeasibleError as error:
+        judged = judge(
+            report,
+            constraints=options.constraints,
+            objective=options.objective,
+            trace=options.trace,
+        )
+        return judged, error
+    return decided, None
+
+
+def _pick_in_pieces(report: SweepReport) -> CutReport | None:
+    """The recommended cut, where its halves have not been run as they are."""
+    if report.recommendation is None:
+        return None
+    row = report.find(report.recommendation.cut)
+    return row if row.verified is not None and row.verified.ran == PIECES else None
 
 
 def write_run(report: SweepReport, out: Path) -> None:

@@ -53,7 +53,7 @@ def profile_shard(
 
 
 def _own_part(plan: Plan, shard: Shard) -> Plan:
-    """The plan as if it had no other cuts; each keeps its index."""
+    """The plan with no other cuts of its own; each keeps its index."""
     places = shard.places(plan.sent)
     return replace(
         plan,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +17,7 @@ from splitdeploy.partitioner.codec_cost import codec_record, end_codec_record
 from splitdeploy.partitioner.kernels import kernel_groups
 from splitdeploy.partitioner.measured import MeasuredSide, Places, Side
 from splitdeploy.partitioner.options import ProfileOptions
+from splitdeploy.partitioner.pieces import verify_in_pieces
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.slicing import Halves, write_slice
@@ -39,26 +41,79 @@ def verify_cuts(plan: Plan, reporter: Reporter, state: State | None = None) -> l
         A row a cut, verified, with what its codec costs, and nothing else.
     """
     reporter.stage("verifying the cuts", len(plan.cuts))
-    rows = []
-    for cut, sent in zip(plan.cuts, plan.sent, strict=True):
-        step = partial(_verified, plan, cut)
-        row = guarded(CutReport(sent), step) if state is None else _kept(state, sent, step)
-        rows.append(row)
+    rows: dict[int, CutReport] = {}
+    for sent in plan.sent:
+        stored = None if state is None else state.load_row_part(_VERIFIED, sent.index)
+        if stored is not None:
+            rows[sent.index] = stored
+            reporter.advance()
+    for row in _together(plan, state, frozenset({sent.index for sent in plan.sent} - rows.keys())):
+        rows[row.cut.index] = row
         reporter.advance()
-    return rows
+    for cut, sent in zip(plan.cuts, plan.sent, strict=True):
+        if sent.index not in rows:
+            rows[sent.index] = _by_itself(plan, cut, sent, state)
+            reporter.advance()
+    return [rows[sent.index] for sent in plan.sent]
 
 
-def _kept(state: State, sent: CutPoint, step: Callable[[CutReport], CutReport]) -> CutReport:
-    """The verified row that an interrupted sweep left, or else a new one, which is kept."""
-    stored = state.load_row_part("verified", sent.index)
-    if stored is not None:
-        return stored
+_VERIFIED = "verified"
+"""The part of the state that a verified row is."""
+
+_ALL_AT_ONCE = "the verification of all cuts at once"
+
+
+def _together(plan: Plan, state: State | None, wanted: frozenset[int]) -> Iterator[CutReport]:
+    """Rows of the cuts that one run verifies; where it fails, those of the cuts before."""
+    if state is not None and state.watch.crashed(_ALL_AT_ONCE) is not None:
+        return
+    sent = {cut.index: cut for cut in plan.sent}
     began = time.perf_counter()
-    row = watched(state, f"the verification of {sent.name}", CutReport(sent), step)
+    with nullcontext() if state is None else state.watch.on(_ALL_AT_ONCE):
+        try:
+            for found in verify_in_pieces(plan, wanted):
+                row = CutReport(
+                    sent[found.index], verified=found.verified, codec_loss=found.codec_loss
+                )
+                _keep(state, row, began)
+                began = time.perf_counter()
+                yield row
+        except OutputError:
+            raise
+        except (SplitdeployError, *FAILURES):
+            return
+
+
+def _by_itself(plan: Plan, cut: CutPoint, sent: CutPoint, state: State | None) -> CutReport:
+    """The row of a cut whose halves are run."""
+    step, row = partial(_verified, plan, cut), CutReport(sent)
+    if state is None:
+        return guarded(row, step)
+    began = time.perf_counter()
+    row = watched(state, f"the verification of {sent.name}", row, step)
     if row.error is None:
-        state.save_row_part("verified", row)
-        state.tell("verification", time.perf_counter() - began, sent.name)
+        _keep(state, row, began)
     return row
+
+
+def _keep(state: State | None, row: CutReport, began: float) -> None:
+    if state is not None:
+        state.save_row_part(_VERIFIED, row)
+        state.tell("verification", time.perf_counter() - began, row.name)
+
+
+def run_halves_of(plan: Plan, row: CutReport) -> CutReport:
+    """Verify one cut by its own halves, as they are deployed.
+
+    Args:
+        plan: The model, its cuts and its export.
+        row: Of the cut, with all that is known of it.
+
+    Returns:
+        The row with the new verdict; where it fails, the row says why.
+    """
+    cut = next(cut for cut in plan.cuts if cut.index == row.cut.index)
+    return guarded(row, partial(_verified, plan, cut))
 
 
 def watched(

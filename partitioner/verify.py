@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splitdeploy.edge_runtime.session import Session
-from splitdeploy.profiles.report import Verification
+from splitdeploy.profiles.cut import TensorSpec
+from splitdeploy.profiles.report import HALVES, Verification
 
 Array = NDArray[Any]
 
@@ -23,6 +24,17 @@ NOISE_SHARE = 0.1
 """A tensor that is all but zero is rounding noise for the most part: an absolute difference below
 the first is let pass, as long as it is below the second over the tensor's largest magnitude. A
 tail that answers nothing is thus never taken for one that answers little."""
+
+
+class Runs(Protocol):
+    """Whatever takes tensors by name and gives tensors by name."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What it takes."""
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """What it gives."""
 
 
 def run_halves(
@@ -43,13 +55,13 @@ def run_halves(
 
 
 def run_behind(
-    sent: Mapping[str, Array], tail: Session, last: Session | None = None
+    sent: Mapping[str, Array], tail: Runs, last: Session | None = None
 ) -> list[Array]:
     """The results of what lies behind a head.
 
     Args:
         sent: What the head put out, by name.
-        tail: The tail's session.
+        tail: The tail's session, or what stands for it.
         last: The last part's, where there is a second cut; it takes outputs of both.
 
     Returns:
@@ -62,19 +74,22 @@ def run_behind(
     return list(given.values())
 
 
-def compare(expected: Sequence[Array], got: Sequence[Array], images: int) -> Verification:
+def compare(
+    expected: Sequence[Array], got: Sequence[Array], images: int, *, ran: str = HALVES
+) -> Verification:
     """Compare results tensor by tensor; NaN or infinity anywhere fails.
 
     Args:
         expected: What the whole model puts out.
         got: What stands to be verified, in the same order.
         images: How many photographs it is for.
+        ran: What was run, as a `Verification` tells it.
 
     Returns:
         The verdict, with the largest errors over all tensors.
     """
     if len(expected) != len(got):
-        return Verification(False, float("inf"), float("inf"), images)
+        return Verification(False, float("inf"), float("inf"), images, ran)
     worst_abs = worst_rel = 0.0
     ok = True
     for want, have in zip(expected, got, strict=True):
@@ -82,7 +97,7 @@ def compare(expected: Sequence[Array], got: Sequence[Array], images: int) -> Ver
         worst_abs, worst_rel = max(worst_abs, absolute), max(worst_rel, relative)
         noise = absolute <= ABSOLUTE_TOLERANCE and relative <= NOISE_SHARE
         ok = ok and (relative <= RELATIVE_TOLERANCE or noise)
-    return Verification(ok and np.isfinite(worst_abs).item(), worst_abs, worst_rel, images)
+    return Verification(ok and np.isfinite(worst_abs).item(), worst_abs, worst_rel, images, ran)
 
 
 def _errors(want: Array, have: Array) -> tuple[float, float]:

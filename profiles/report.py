@@ -24,6 +24,10 @@ UNCOMPUTED = "FSInfo without a prior not computed"
 """How the note of a leakage begins whose missing ``exact_fsinfo`` may be finite."""
 
 
+HALVES, PIECES = "halves", "pieces"
+"""What a verification ran."""
+
+
 @dataclass(frozen=True)
 class Verification:
     """Whether the tail on the head's output equals the whole model, tensor by tensor.
@@ -33,12 +37,15 @@ class Verification:
         max_abs_error: The largest absolute difference over all outputs and photographs.
         max_rel_error: The largest difference over the largest magnitude of its output tensor.
         images: How many photographs it was tried on.
+        ran: ``halves``, the head and the tail as they are; or ``pieces``, the same nodes in pieces
+            from each cut to the next, so that one run verifies all cuts.
     """
 
     ok: bool
     max_abs_error: float
     max_rel_error: float
     images: int
+    ran: str = HALVES
 
 
 @dataclass(frozen=True)

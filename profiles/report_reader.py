@@ -14,6 +14,7 @@ from splitdeploy.profiles.figure import figure_from_json
 from splitdeploy.profiles.measurement import Measurement, Source, Stability
 from splitdeploy.profiles.network import NetworkProfile
 from splitdeploy.profiles.report import (
+    HALVES,
     SCHEMA_VERSION,
     AttackRecord,
     Baseline,
@@ -255,6 +256,7 @@ def _verification(node: Node) -> Verification:
         max_abs_error=node["max_abs_error"].number_or_infinity(),
         max_rel_error=node["max_rel_error"].number_or_infinity(),
         images=_optional_integer(node, "images") or 0,
+        ran=_optional_text(node, "ran") or HALVES,
     )
 
 

@@ -133,6 +133,7 @@ def row_to_json(row: CutReport) -> dict[str, Any]:
             "max_abs_error": finite_or_none(row.verified.max_abs_error),
             "max_rel_error": finite_or_none(row.verified.max_rel_error),
             "images": row.verified.images,
+            "ran": row.verified.ran,
         },
         "latency_s": latency
         and {

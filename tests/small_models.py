@@ -153,6 +153,11 @@ def skipping() -> tuple[nn.Module, Tensor]:
     return Skips(), torch.zeros(1, 3, 16, 16)
 
 
+def branching() -> tuple[nn.Module, Tensor]:
+    """A factory of a model with branches side by side."""
+    return Branches(), torch.zeros(1, 3, 16, 16)
+
+
 def data_dependent() -> tuple[nn.Module, Tensor]:
     """A factory of a model that cannot be traced."""
     return DataDependent(), torch.zeros(1, 3, 32, 32)

@@ -19,7 +19,7 @@ from splitdeploy.partitioner.onnx_graph import onnx_inputs, read_onnx_graph
 from splitdeploy.partitioner.plan import Plan, make_plan
 from splitdeploy.partitioner.profile import write_cut_bundle
 from splitdeploy.partitioner.progress import Silent
-from splitdeploy.partitioner.sweep import verify_cuts
+from splitdeploy.partitioner.sweep import run_halves_of, verify_cuts
 from splitdeploy.profiles.errors import CutError, ModelError, UnknownNameError
 from splitdeploy.profiles.report import CutReport
 
@@ -82,9 +82,9 @@ def plan_of(path: Path, cuts: str = "all") -> Plan:
 
 
 def verified(plan: Plan) -> list[CutReport]:
-    """All rows, of which every one must hold."""
+    """All rows, of which every one must hold, in pieces and by its halves."""
     rows = verify_cuts(plan, Silent())
-    for row in rows:
+    for row in (*rows, *(run_halves_of(plan, row) for row in rows)):
         assert row.error is None
         assert row.verified is not None and row.verified.ok
         assert row.verified.max_rel_error < 1e-5
