@@ -16,18 +16,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from serving import TwoHosts, served, two_hosts
+from serving import TwoHosts, round_trip_s, served, two_hosts
 
 from splitdeploy.attacks.images import load_photographs
 from splitdeploy.edge_runtime.bundle import read_bundle
 from splitdeploy.edge_runtime.client import SplitClient
-from splitdeploy.edge_runtime.link import Link
 from splitdeploy.partitioner.api import profile, split
 from splitdeploy.partitioner.models import load_model
 from splitdeploy.profiles.network import NetworkProfile
@@ -94,9 +91,7 @@ def in_edge(hosts: TwoHosts, bundle: Path, address: str, inputs: Path) -> dict[s
 def measure(bundle: str, address: str, inputs: str) -> None:
     """In the edge's namespace: one request after the other, and a small message's round trip."""
     picture = np.load(inputs)
-    with closing(Link(address)) as link:
-        link.ready(5.0)
-        trips_s = [timed(lambda: link.ready(5.0)) for _ in range(20)]
+    trip_s = round_trip_s(address)
     with SplitClient(read_bundle(Path(bundle)), address, deadline_s=30.0) as client:
         answers = [client.infer(picture).raise_if_refused() for _ in range(WARMUP + REQUESTS)]
     times = [answer.times for answer in answers[WARMUP:]]
@@ -105,21 +100,15 @@ def measure(bundle: str, address: str, inputs: str) -> None:
         "head_s": statistics.median(t.head_s for t in times),
         "wire_s": statistics.median(t.wire_s for t in times),
         "tail_s": statistics.median(t.tail_s or 0.0 for t in times),
-        "rtt_s": statistics.median(trips_s),
+        "rtt_s": trip_s,
     }))  # fmt: skip
-
-
-def timed(call: Any) -> float:
-    """Seconds."""
-    begun_s = time.perf_counter()
-    call()
-    return time.perf_counter() - begun_s
 
 
 def row(report: SweepReport, cut: str, rate_bps: float, told: dict[str, Any]) -> dict[str, Any]:
     """What was predicted beside what was measured."""
     known = next(entry for entry in report.cuts if entry.name == cut)
-    network = NetworkProfile("custom", rate_bps, rate_bps, told["rtt_s"])
+    payload_bps = TwoHosts.payload_bps(rate_bps)
+    network = NetworkProfile("custom", payload_bps, payload_bps, told["rtt_s"])
     latency = known.latency_s
     if latency is None:
         raise RuntimeError(f"{cut} has no latency: {known.error}")

@@ -22,18 +22,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from serving import TwoHosts, served, two_hosts
+from serving import TwoHosts, round_trip_s, served, two_hosts
 from slow_host import slow_core
 from sshd import running_sshd
 
 from splitdeploy.edge_runtime.client import SplitClient
-from splitdeploy.edge_runtime.link import Link
 from splitdeploy.partitioner.models import load_model
 from splitdeploy.partitioner.plan import make_plan
 from splitdeploy.partitioner.profile import write_cut_bundle
@@ -172,9 +171,7 @@ def measure(folder: str, address: str) -> dict[str, Any]:
     place = Path(folder)
     picture = np.load(place / "input.npy")
     names: Sequence[str] = json.loads((place / "cuts.json").read_text())
-    with closing(Link(address)) as link:
-        link.ready(5.0)
-        trips_s = [timed(lambda: link.ready(5.0)) for _ in range(30)]
+    trip_s = round_trip_s(address)
     times: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as held:
         clients = {
@@ -195,7 +192,7 @@ def measure(folder: str, address: str) -> dict[str, Any]:
                     timed(lambda client=client: client.infer(picture).raise_if_refused())
                     for _ in range(REQUESTS)
                 ]
-    return {"rtt_s": statistics.median(trips_s), "times_s": times}
+    return {"rtt_s": trip_s, "times_s": times}
 
 
 def _in_reach(
@@ -216,7 +213,8 @@ def timed(call: Any) -> float:
 
 def judged(report: SweepReport, rate_bps: float, told: dict[str, Any]) -> dict[str, Any]:
     """The pick beside what was measured."""
-    network = NetworkProfile("custom", rate_bps, rate_bps, told["rtt_s"])
+    payload_bps = TwoHosts.payload_bps(rate_bps)
+    network = NetworkProfile("custom", payload_bps, payload_bps, told["rtt_s"])
     decided = recommend(
         report, constraints=Constraints(), objective=Objective("latency"), network=network
     )

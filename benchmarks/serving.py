@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 _STARTED_S = 60.0
+_FRAME_BYTES, _SEGMENT_BYTES = 1514, 1448
+"""A full frame on the cable, and what TCP carries in it."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,24 @@ def served(
             process.wait()
 
 
+def round_trip_s(address: str) -> float:
+    """The cable's own round trip, as ``ping`` tells it: what TCP takes to connect.
+
+    Args:
+        address: ``host:port`` of a server.
+
+    Returns:
+        Seconds, the median of thirty.
+    """
+    host, port = address.rsplit(":", 1)
+    trips_s = []
+    for _ in range(30):
+        begun_s = time.perf_counter()
+        with socket.create_connection((host, int(port)), 5.0):
+            trips_s.append(time.perf_counter() - begun_s)
+    return statistics.median(trips_s)
+
+
 def _first_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline() if process.stdout else ""
 
@@ -103,6 +126,11 @@ class TwoHosts:
             _ip("netns", "exec", name, "tc", "qdisc", "replace", "dev", "cable", "root", "tbf",
                 "rate", f"{int(rate)}bit", "burst", f"{max(3200, int(rate / 8 / 2000))}",
                 "latency", "400ms")  # fmt: skip
+
+    @staticmethod
+    def payload_bps(rate_bps: float) -> float:
+        """What a limit leaves for payload: it counts frames, a speed test what they carry."""
+        return rate_bps * _SEGMENT_BYTES / _FRAME_BYTES
 
     @staticmethod
     def within(name: str) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
-"""A core that gives the programs on it only a part of its time: a device slower than this machine.
+"""A core that gives programs only a part of its time: a device slower than this machine.
 
-A program of real-time priority takes the core away for a fraction of a millisecond at a time, so that
-all other work there goes evenly slower, be it short or long, after a pause or in a row. (A quota lets
+A program of real-time priority takes the core away for a millisecond or less at a time, so that all
+other work there goes evenly slower, be it short or long, after a pause or in a row. (A quota lets
 work run at full speed until it is used up, then not at all: latencies fall on steps of its period.)
-As a program, ``python slow_host.py CORE TIMES`` does that until it is ended.
+What is slowed is up to a quarter slower than was asked for, since each turn costs a little. As a
+program, ``python slow_host.py CORE TIMES`` does that until it is ended.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def slow_core(core: int, times: float) -> Iterator[tuple[str, ...]]:
 
     Args:
         core: Its number.
-        times: At least 1, below 20: the kernel keeps a twentieth from programs of real-time priority.
+        times: At least 1, below 20: the kernel keeps a twentieth from real-time priority.
 
     Yields:
         What a command is run by to be on it.

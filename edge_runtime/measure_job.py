@@ -17,6 +17,7 @@ from splitdeploy.edge_runtime.conditions import conditions
 from splitdeploy.edge_runtime.head_energy import EnergyGauge, energy_gauge
 from splitdeploy.edge_runtime.head_opener import HeadFiles, open_for_measuring
 from splitdeploy.edge_runtime.locked import locked
+from splitdeploy.edge_runtime.message_cost import measure_messages
 from splitdeploy.edge_runtime.power_mode import power_mode
 from splitdeploy.edge_runtime.received import Sent
 from splitdeploy.edge_runtime.seeded import seeded_feeds
@@ -181,7 +182,7 @@ def measure_heads(folder: Path, tell: Tell, *, fresh: bool = False) -> int:
         measured = 0
         settings = job.settings
         with power_mode(settings.power_mode), energy_gauge(settings.energy_s) as gauge:
-            tell("conditions", {"device": conditions()})
+            tell("conditions", {"device": conditions(), "messages": _messages()})
             for place, name in enumerate(job.names):
                 kept = _finished(results / f"{place:04d}.json", job.key(place))
                 if kept is None:
@@ -194,6 +195,14 @@ def measure_heads(folder: Path, tell: Tell, *, fresh: bool = False) -> int:
                     found = kept
                 tell("head", {**found, "name": name, "kept": kept is not None})
         return measured
+
+
+def _messages() -> dict[str, Any]:
+    """What a request costs the end that asks, or why that is not known."""
+    try:
+        return asdict(measure_messages().client)
+    except SplitdeployError as error:
+        return {"error": str(error)}
 
 
 def _finished(path: Path, key: str) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY, PRECISIONS, CutPoint, item_bytes
 from splitdeploy.profiles.device import DeviceProfile
@@ -67,6 +67,27 @@ def one_after_other(
     busy_s = one.median * load + other.median * other_load
     source = one.source if one.median else other.source
     return Measurement.single(whole_s, source, one.p95 + other.p95), busy_s / whole_s
+
+
+def with_messages(computing: Measurement, request_s: float) -> Measurement:
+    """What one end of a request takes in all, where it was measured.
+
+    Args:
+        computing: The time of its half.
+        request_s: What making, sending, taking and reading messages costs it.
+
+    Returns:
+        Both, one after the other.
+    """
+    if not computing.median:
+        return Measurement.single(request_s, "measured")
+    median_s = computing.median + request_s
+    return replace(
+        computing,
+        median=median_s,
+        p95=computing.p95 + request_s,
+        spread=computing.spread * computing.median / median_s,
+    )
 
 
 def stage_latency(

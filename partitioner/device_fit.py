@@ -23,16 +23,20 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from splitdeploy.partitioner.fit import ROW_WIDTH, model_error, with_constants
-from splitdeploy.profiles.cut import CLOUD_ONLY
+from splitdeploy.partitioner.rebase import downlink_bytes
+from splitdeploy.profiles.cut import CLOUD_ONLY, EDGE_ONLY
 from splitdeploy.profiles.device import DeviceProfile, ModelConstants, ModelError, PowerMode
 from splitdeploy.profiles.device_file import FittedRow
 from splitdeploy.profiles.errors import UsageError
 from splitdeploy.profiles.kernel import KernelGroup
-from splitdeploy.profiles.report import SweepReport
+from splitdeploy.profiles.report import CutReport, SweepReport
 from splitdeploy.profiles.simulate import simulate_latency
 
 LEAST_HEADS = 5
 """As many as there are constants at most; with fewer, any latency could be met by any of them."""
+
+_LEAST_S = 1e-9
+"""Below this a head was too short to be timed."""
 
 _WIDTH = 100.0
 _FOLDS = 5
@@ -86,21 +90,24 @@ def measured_latencies(report: SweepReport) -> dict[str, float]:
             f"expected a run with one cut, got one whose last layers, behind {report.return_at}, "
             "run at the edge too: profile without --return-at"
         )
-    found = {
-        row.name: row.latency_s.edge.median
-        for row in report.cuts
-        if row.name != CLOUD_ONLY
-        and row.error is None
-        and row.latency_s is not None
-        and row.latency_s.edge.source == "measured"
-        and row.latency_s.edge.median > 0
-    }
+    heads = {row.name: _head_s(report, row) for row in report.cuts if row.name != CLOUD_ONLY}
+    found = {name: head_s for name, head_s in heads.items() if head_s > _LEAST_S}
     if len(found) < LEAST_HEADS:
         raise UsageError(
             f"expected {LEAST_HEADS} measured heads or more, got {len(found)}: profile with more "
             "cuts (--cuts layer) or a larger model"
         )
     return found
+
+
+def _head_s(report: SweepReport, row: CutReport) -> float:
+    """What the head of a row was measured to compute, without its messages; 0 where it was not."""
+    if row.error is not None or row.latency_s is None or row.latency_s.edge.source != "measured":
+        return 0.0
+    edge_s = row.latency_s.edge.median
+    if report.edge.messages is None or row.name == EDGE_ONLY:
+        return edge_s
+    return edge_s - report.edge.messages.of(row.cut.payload_bytes + downlink_bytes(report, row))
 
 
 def fit_device(

@@ -9,13 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from splitdeploy.edge_runtime.device_state import read_state
+from splitdeploy.edge_runtime.message_cost import MessageCosts, measure_messages
 from splitdeploy.edge_runtime.power_mode import power_mode
 from splitdeploy.partitioner.local_times import time_locally
 from splitdeploy.partitioner.measured import MeasuredSide
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter
 from splitdeploy.partitioner.state import State
+from splitdeploy.profiles.errors import SessionError
 from splitdeploy.profiles.measurement import Measurement
+from splitdeploy.profiles.message_cost import MessageCost
 
 _LOCAL_TIMING_S = 4.0
 
@@ -54,20 +57,37 @@ def local_sides(
     with power_mode(mode):
         device = read_state()
         local = time_locally(plan, reporter, _LOCAL_TIMING_S)
-    heads = local.heads(precision)
+        messages, why = _messages()
+    heads, tails = local.heads(precision), local.tails()
+    if messages is None:
+        heads = replace(heads, warnings=(*heads.warnings, why))
+    else:
+        heads = replace(heads, messages=messages.client)
+        tails = replace(tails, messages=messages.server)
     if device is not None and device.board is not None:
         # With what a Jetson tells of itself; any other machine tells nothing.
         heads = replace(heads, power_mode=device.power_mode, facts=device.to_json())
-    sides = LocalSides(heads, local.tails())
+    sides = LocalSides(heads, tails)
     document = {"here": here, "heads": _to_json(sides.heads), "tails": _to_json(sides.tails)}
     state.save_part(_PART, document)
     state.tell("timing on this machine", time.perf_counter() - began)
     return sides
 
 
+def _messages() -> tuple[MessageCosts | None, str]:
+    """What a request costs here, or why that is not known."""
+    try:
+        return measure_messages(), ""
+    except SessionError as error:
+        return None, f"{error}; times are without it"
+
+
 def _to_json(side: MeasuredSide) -> dict[str, Any]:
     times = {cut: dict(vars(measured)) for cut, measured in side.times.items()}
-    return {**vars(side), "times": times, "warnings": list(side.warnings)}
+    messages = None if side.messages is None else vars(side.messages)
+    return {
+        **vars(side), "times": times, "warnings": list(side.warnings), "messages": messages,
+    }  # fmt: skip
 
 
 def _read(document: Any, here: Mapping[str, Any]) -> LocalSides | None:
@@ -82,4 +102,7 @@ def _read(document: Any, here: Mapping[str, Any]) -> LocalSides | None:
 
 def _side(document: Mapping[str, Any]) -> MeasuredSide:
     times = {cut: Measurement(**measured) for cut, measured in document["times"].items()}
-    return MeasuredSide(**{**document, "times": times, "warnings": tuple(document["warnings"])})
+    told = document["messages"]
+    messages = None if told is None else MessageCost(**told)
+    rest = {"times": times, "warnings": tuple(document["warnings"]), "messages": messages}
+    return MeasuredSide(**{**document, **rest})

@@ -9,6 +9,7 @@ from typing import Any
 from splitdeploy.profiles.device import DeviceProfile
 from splitdeploy.profiles.errors import SessionError
 from splitdeploy.profiles.measurement import Measurement
+from splitdeploy.profiles.message_cost import MessageCost
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class MeasuredSide:
         power_mode: That it was measured in; None where there is none.
         warnings: What a reader of the report must know.
         facts: What the machine told of itself, for the record.
+        messages: What a request costs this end beside computing; None where that is not known.
     """
 
     times: Mapping[str, Measurement]
@@ -32,6 +34,7 @@ class MeasuredSide:
     power_mode: str | None = None
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    messages: MessageCost | None = None
 
     def time(self, cut: str) -> Measurement:
         """The time of one cut.

@@ -2,9 +2,9 @@
 
     input ─> piece ─ cut ─> piece ─ cut ─> … ─ cut ─> piece ─> results
 
-The head of a cut is the pieces before it, node by node, and its tail those behind it: what comes out
-at the end is what the tail puts out on its head's output, but for the rounding of operators that are
-fused across another cut. N cuts take one run, where halves one after the other take N.
+The head of a cut is the pieces before it, node by node, and its tail those behind it: what comes
+out at the end is what the tail puts out on its head's output, but for the rounding of operators
+that are fused across another cut. N cuts take one run, where halves one after the other take N.
 """
 
 from __future__ import annotations

@@ -242,8 +242,10 @@ def price_cuts(
 def _priced(
     plan: Plan, cut: CutPoint, row: CutReport, *, places: Places, options: ProfileOptions
 ) -> CutReport:
-    sides = _sides(plan, cut, places, options)
     network, down_bytes = options.network, plan.downlink_bytes(row.cut)
+    sides = _sides(plan, cut, places, options)
+    if cut.name != EDGE_ONLY:
+        sides = _with_messages(sides, places, row.cut.payload_bytes + down_bytes)
     if not isinstance(places.edge, MeasuredSide):
         energy = costs.energy(row.cut, sides, places.edge, options.power_mode, network, down_bytes)
     elif cut.name in places.edge.joules:
@@ -267,6 +269,17 @@ def _sides(plan: Plan, cut: CutPoint, places: Places, options: ProfileOptions) -
     if cut.name != EDGE_ONLY:
         cloud, _ = _time(places.cloud, cut, halves.tail, cloud_precision(options))
     return costs.Sides(edge, cloud, load)
+
+
+def _with_messages(sides: costs.Sides, places: Places, size_bytes: int) -> costs.Sides:
+    """Where an end was measured, with what a request costs it beside computing."""
+    edge, cloud = (
+        costs.with_messages(computing, place.messages.of(size_bytes))
+        if isinstance(place, MeasuredSide) and place.messages is not None
+        else computing
+        for computing, place in ((sides.edge, places.edge), (sides.cloud, places.cloud))
+    )
+    return replace(sides, edge=edge, cloud=cloud)
 
 
 def _edge(

@@ -15,7 +15,9 @@ from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.sweep import cloud_precision
 from splitdeploy.partitioner.two_cuts import sees_results
 from splitdeploy.profiles.cut import CutPoint
+from splitdeploy.profiles.message_cost import MessageCost
 from splitdeploy.profiles.report import CutReport, ModelInfo, PlaceInfo, SweepReport
+from splitdeploy.profiles.units import format_time
 
 
 def sweep_report(
@@ -64,10 +66,19 @@ def sweep_report(
 
 def _place(name: str, side: Side, precision: str, power_mode: str | None) -> PlaceInfo:
     if isinstance(side, MeasuredSide):
-        return PlaceInfo(name, precision, side.power_mode, "measured", side.note)
+        note = side.note if side.messages is None else f"{side.note}; {_told(side.messages)}"
+        return PlaceInfo(name, precision, side.power_mode, "measured", note, side.messages)
     mode = side.mode(power_mode).name
     # A user's own device comes as a file; its name is inside.
     return PlaceInfo(side.name, precision, mode, side.latency_source, side.validation)
+
+
+def _told(messages: MessageCost) -> str:
+    megabyte_s = 1e6 * messages.byte_s
+    return (
+        f"in its times are {format_time(messages.request_s)} a request and "
+        f"{format_time(megabyte_s)} a megabyte for messages, measured there"
+    )
 
 
 def _measured_on(places: Places) -> dict[str, Any]:

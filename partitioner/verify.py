@@ -54,9 +54,7 @@ def run_halves(
     return run_behind(head.run(feeds), tail, last)
 
 
-def run_behind(
-    sent: Mapping[str, Array], tail: Runs, last: Session | None = None
-) -> list[Array]:
+def run_behind(sent: Mapping[str, Array], tail: Runs, last: Session | None = None) -> list[Array]:
     """The results of what lies behind a head.
 
     Args:

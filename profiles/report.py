@@ -16,6 +16,7 @@ from splitdeploy.profiles.codec_record import CodecRecord
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.figure import Figure
 from splitdeploy.profiles.measurement import Measurement, Source
+from splitdeploy.profiles.message_cost import MessageCost
 from splitdeploy.profiles.network import NetworkProfile
 
 SCHEMA_VERSION = 1
@@ -326,6 +327,8 @@ class PlaceInfo:
         power_mode: By name; None where it has none.
         source: Where its latencies come from.
         note: What its figures were validated against, and their error, in words.
+        messages: What of its times a request costs it beside computing; None where that is not
+            known and not in them.
     """
 
     device: str
@@ -333,6 +336,7 @@ class PlaceInfo:
     power_mode: str | None
     source: Source
     note: str = ""
+    messages: MessageCost | None = None
 
 
 @dataclass(frozen=True)

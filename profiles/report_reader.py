@@ -12,6 +12,7 @@ from splitdeploy.profiles.document import Node
 from splitdeploy.profiles.errors import ReportError
 from splitdeploy.profiles.figure import figure_from_json
 from splitdeploy.profiles.measurement import Measurement, Source, Stability
+from splitdeploy.profiles.message_cost import MessageCost
 from splitdeploy.profiles.network import NetworkProfile
 from splitdeploy.profiles.report import (
     HALVES,
@@ -143,6 +144,12 @@ def _model(node: Node) -> ModelInfo:
     )
 
 
+def _messages(node: Node | None) -> MessageCost | None:
+    if not node:
+        return None
+    return MessageCost(node["request_s"].number(), node["byte_s"].number())
+
+
 def _place(node: Node) -> PlaceInfo:
     return PlaceInfo(
         device=node["device"].text(),
@@ -150,6 +157,7 @@ def _place(node: Node) -> PlaceInfo:
         power_mode=_optional_text(node, "power_mode"),
         source=_source(node),
         note=_optional_text(node, "note") or "",
+        messages=_messages(node.get("messages")),
     )
 
 

@@ -110,7 +110,12 @@ def network_to_json(network: NetworkProfile) -> dict[str, Any]:
 
 
 def _place(place: PlaceInfo) -> dict[str, Any]:
-    return dict(vars(place))
+    document = dict(vars(place))
+    if place.messages is None:
+        del document["messages"]
+    else:
+        document["messages"] = dict(vars(place.messages))
+    return document
 
 
 def row_to_json(row: CutReport) -> dict[str, Any]:

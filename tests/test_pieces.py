@@ -175,12 +175,11 @@ def test_the_longest_nested_sequence_is_found(heads: list[frozenset[int]]) -> No
     cuts = [CutPoint(str(at), at, (), 0, 0, 0) for at in range(len(heads))]
     found = [cut.index for cut in nested(cuts, names)]
     assert all(heads[a] < heads[b] for a, b in zip(found, found[1:], strict=False))
-    longest = max(
-        (len(some) for size in range(len(heads) + 1) for some in combinations(range(len(heads)), size)
-         if all(heads[a] < heads[b] for a, b in zip(some, some[1:], strict=False))),
-        default=0,
-    )  # fmt: skip
-    assert len(found) == longest
+    some_of = [
+        some for size in range(len(heads) + 1) for some in combinations(heads, size)
+        if all(one < other for one, other in zip(some, some[1:], strict=False))
+    ]  # fmt: skip
+    assert len(found) == max(map(len, some_of))
 
 
 OPTIONS = ProfileOptions(

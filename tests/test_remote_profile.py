@@ -79,13 +79,21 @@ def test_every_head_is_measured_there(server: Sshd, run: tuple[Path, dict[str, A
     assert "onnxruntime" in document["edge"]["note"]
     assert document["cloud"]["source"] == "predicted"
     assert [row["error"] for row in document["cuts"]] == [None] * len(document["cuts"])
+    messages = document["edge"]["messages"]
+    assert messages["request_s"] + messages["byte_s"] > 0
+    heads = {head["name"]: head for head in document["environment"]["edge"]["heads"]}
+    result_bytes = document["cuts"][-1]["payload_bytes"]
     for row in document["cuts"]:
         edge = row["latency_s"]["edge"]
-        if row["name"] == "cloud-only":
-            assert edge["median"] == 0.0
-            continue
         assert edge["source"] == "measured"
-        assert edge["median"] > 0
+        name = row["name"]
+        head_s = 0.0 if name == "cloud-only" else heads[name]["latency"]["median"]
+        size_bytes = row["payload_bytes"] + result_bytes
+        cost_s = messages["request_s"] + messages["byte_s"] * size_bytes
+        assert edge["median"] == pytest.approx(head_s + (name != "edge-only") * cost_s)
+        if name == "cloud-only":
+            continue
+        assert head_s > 0
         assert edge["count"] >= 1
         assert edge["stability"] in {"stable", "unstable", "too few samples"}
 

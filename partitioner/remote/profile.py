@@ -51,7 +51,8 @@ def measure_remotely(
             found = _measured(board, facts, written, options, reporter)
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, json.dumps(found))
-    return side_of(str(parse_address(options.device)), found["device"], found["heads"])
+    address = str(parse_address(options.device))
+    return side_of(address, found["device"], found["heads"], found.get("messages"))
 
 
 def _measured(
@@ -74,11 +75,13 @@ def _follow(
     """The results of all heads, as they come."""
     reporter.stage("measuring on the device", len(job.names))
     device: Mapping[str, Any] = {}
+    messages: Mapping[str, Any] = {}
     heads: dict[str, Mapping[str, Any]] = {}
     words = [place, "--fresh"] if fresh else [place]
     for event in board.follow("measure", *words, doing="measuring the heads"):
         if event["event"] == "conditions" and isinstance(event.get("device"), dict):
             device = event["device"]
+            messages = event.get("messages") or {}
         elif event["event"] == "head" and event.get("name") in job.names:
             told = {key: value for key, value in event.items() if key not in {"event", "key"}}
             heads[str(event["name"])] = told
@@ -86,7 +89,8 @@ def _follow(
     missing = [name for name in job.names if name not in heads]
     if missing:
         raise RemoteError("failed", f"{board.address} told nothing of {missing[0]}: run again")
-    return {"device": dict(device), "heads": [dict(heads[name]) for name in job.names]}
+    told_of = [dict(heads[name]) for name in job.names]
+    return {"device": dict(device), "messages": messages, "heads": told_of}
 
 
 def _kept(path: Path, job: HeadJob) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from splitdeploy.partitioner.measured import MeasuredSide
 from splitdeploy.profiles.cut import CLOUD_ONLY
 from splitdeploy.profiles.errors import RemoteError
 from splitdeploy.profiles.measurement import Measurement, Stability
+from splitdeploy.profiles.message_cost import MessageCost
 
 _VERDICTS = get_args(Stability)
 _LONGEST = 300
@@ -59,8 +60,29 @@ def read_joules(document: Any) -> tuple[float | None, str]:
     return None, str(document.get("why") or "the device did not say why")[:_LONGEST]
 
 
+def read_messages(document: Any) -> tuple[MessageCost | None, str]:
+    """What a request costs the device, or why that is not known.
+
+    Args:
+        document: As JSON.
+
+    Returns:
+        The cost, or None and the reason.
+    """
+    if not isinstance(document, Mapping):
+        return None, "the device told nothing of it"
+    parts = [document.get(key) for key in ("request_s", "byte_s")]
+    numbers = [float(part) for part in parts if isinstance(part, float | int)]
+    if len(numbers) == 2 and all(math.isfinite(part) and part >= 0 for part in numbers):
+        return MessageCost(*numbers), ""
+    return None, str(document.get("error") or "the device did not say why")[:_LONGEST]
+
+
 def side_of(
-    address: str, device: Mapping[str, Any], heads: Sequence[Mapping[str, Any]]
+    address: str,
+    device: Mapping[str, Any],
+    heads: Sequence[Mapping[str, Any]],
+    messages: object = None,
 ) -> MeasuredSide:
     """All that a device told, as the edge side of a sweep.
 
@@ -68,6 +90,7 @@ def side_of(
         address: Of the device.
         device: Its conditions before the first head.
         heads: A result each.
+        messages: What a request costs it beside computing.
 
     Returns:
         The side.
@@ -90,6 +113,9 @@ def side_of(
         else:
             joules[name] = energy
     warnings = [*dict.fromkeys(notes), *_unsteady(address, times)]
+    message_cost, unknown = read_messages(messages)
+    if message_cost is None:
+        warnings.append(f"what a request costs {address} is not in its times: {unknown}")
     if reasons:
         # A sum of some cuts alone would make them look worse than those without a figure.
         joules = {}
@@ -105,6 +131,7 @@ def side_of(
         power_mode=None if mode is None else str(mode)[:80],
         warnings=tuple(warnings),
         facts={"address": address, **device, "heads": [dict(head) for head in heads]},
+        messages=message_cost,
     )
 
 
