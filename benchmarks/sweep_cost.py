@@ -3,7 +3,8 @@
     python benchmarks/sweep_cost.py --models resnet18,resnet34,resnet50 --out sweep_cost.json
 
 Every run is a process of its own, ``splitdeploy profile MODEL --no-privacy --cuts layer``: all of
-what a user waits for, the start of Python among it. A PNG beside the JSON shows seconds a cut.
+what a user waits for, the start of Python among it. In fp16 and int8 it tells of every cut what its
+codec costs the answers, too. A PNG beside the JSON shows seconds a cut.
 """
 
 from __future__ import annotations
@@ -25,23 +26,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--grains", default="block,layer")
+    parser.add_argument("--precisions", default="fp32,fp16")
     parser.add_argument("--out", type=Path, default=Path("sweep_cost.json"))
     arguments = parser.parse_args()
     rows = []
-    for grain in arguments.grains.split(","):
-        for model in arguments.models.split(","):
-            rows.append(_timed(model, grain))
-            print(json.dumps(rows[-1]), flush=True)
-    arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
+    for precision in arguments.precisions.split(","):
+        for grain in arguments.grains.split(","):
+            for model in arguments.models.split(","):
+                rows.append(_timed(model, grain, precision))
+                print(json.dumps(rows[-1]), flush=True)
+                arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
     _draw(rows, arguments.out.with_suffix(".png"))
 
 
-def _timed(model: str, grain: str) -> dict[str, Any]:
+def _timed(model: str, grain: str, precision: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [
             sys.executable, "-m", "splitdeploy", "profile", model, "--no-privacy", "--cuts", grain,
-            "--weights", "none", "--device", "jetson-nano", "-q", "--format", "json", "--out", out,
+            "--precision", precision, "--weights", "none", "--device", "jetson-nano", "-q",
+            "--format", "json", "--out", out,
         ]  # fmt: skip
         began = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -53,6 +57,7 @@ def _timed(model: str, grain: str) -> dict[str, Any]:
     return {
         "model": model,
         "grain": grain,
+        "precision": precision,
         "cuts": cuts,
         "seconds": round(seconds, 2),
         "seconds_a_cut": round(seconds / cuts, 3),
@@ -68,10 +73,12 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4))
-    for grain, mark in zip(dict.fromkeys(row["grain"] for row in rows), "os^v", strict=False):
-        chosen = sorted((r for r in rows if r["grain"] == grain), key=lambda r: r["cuts"])
+    kinds = dict.fromkeys((row["grain"], row["precision"]) for row in rows)
+    for kind, mark in zip(kinds, "os^v", strict=False):
+        chosen = [row for row in rows if (row["grain"], row["precision"]) == kind]
+        chosen.sort(key=lambda row: row["cuts"])
         axes.plot([r["cuts"] for r in chosen], [r["seconds_a_cut"] for r in chosen], f"{mark}-",
-                  label=f"every {grain}")  # fmt: skip
+                  label="every {}, {}".format(*kind))  # fmt: skip
         for row in chosen:
             axes.annotate(row["model"], (row["cuts"], row["seconds_a_cut"]), fontsize=8,
                           textcoords="offset points", xytext=(4, 4))  # fmt: skip
