@@ -75,6 +75,7 @@ def begun(options: ProfileOptions, out: Path, reporter: Reporter) -> Iterator[Be
             reporter.advance()
     with _workspace() as folder, whole_or_nothing(out), ExitStack() as held:
         plan, optima = _planned(options, setting, folder, reporter)
+        plan.check_batch(options.batch)
         privacy = options.privacy and plan.pixel_head(plan.cuts[0]) is not None
         check_figures(options, leakage=privacy)
         subjects = load_subjects(plan, options) if privacy else None

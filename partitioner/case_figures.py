@@ -61,7 +61,8 @@ def case_figures(report: SweepReport, table: Table, cases: Cases) -> CaseFigures
 
 
 def _latency_s(report: SweepReport, rows: Sequence[CutReport], cases: Cases) -> Array:
-    up_bits, down_bits = _bits(report, rows)
+    batches = _batches(report, rows)
+    up_bits, down_bits = (batches * bits for bits in _bits(report, rows))
     up_bps, down_bps, rtt_s = cases.rates(report.network)
     trips = ((up_bits > 0).astype(float) + (down_bits > 0)) / 2
     rest = np.array([[_rest_s(row) for row in rows]])
@@ -71,11 +72,11 @@ def _latency_s(report: SweepReport, rows: Sequence[CutReport], cases: Cases) -> 
 
 
 def _slowest_s(report: SweepReport, rows: Sequence[CutReport], cases: Cases) -> Array:
-    """The slowest stage, as ``splitdeploy.profiles.throughput`` has it."""
+    """The slowest stage's time for an input, as ``splitdeploy.profiles.throughput`` has it."""
     up_bits, down_bits = _bits(report, rows)
     up_bps, down_bps, _ = cases.rates(report.network)
     missing = np.array([[math.inf if row.latency_s is None else 0.0 for row in rows]])
-    computing = np.maximum(cases.edge_s, cases.cloud_s)
+    computing = np.maximum(cases.edge_s, cases.cloud_s) / _batches(report, rows)
     sending = np.maximum(up_bits / up_bps, down_bits / down_bps)
     slowest: Array = np.maximum(computing, sending) + missing
     return slowest
@@ -93,12 +94,17 @@ def _rest_s(row: CutReport) -> float:
 
 
 def _bits(report: SweepReport, rows: Sequence[CutReport]) -> tuple[Array, Array]:
-    """What goes up and comes down; zero where the report's row took no time for it."""
+    """What goes up and comes down for an input; zero where the row took no time for it."""
     sends = [row.latency_s is not None and row.latency_s.uplink.median > 0 for row in rows]
     receives = [row.latency_s is not None and row.latency_s.downlink.median > 0 for row in rows]
     up = [8.0 * row.cut.payload_bytes * s for row, s in zip(rows, sends, strict=True)]
     down = [8.0 * downlink_bytes(report, row) * r for row, r in zip(rows, receives, strict=True)]
     return np.array([up]), np.array([down])
+
+
+def _batches(report: SweepReport, rows: Sequence[CutReport]) -> Array:
+    """How many inputs a request of each row has."""
+    return np.array([[float(report.batch_of(row)) for row in rows]])
 
 
 def _energy_j(report: SweepReport, rows: Sequence[CutReport], cases: Cases) -> Array:

@@ -45,6 +45,7 @@ def check_options(options: ProfileOptions) -> None:
             "expected a trace of at least one sample and a switch cost of zero or more, got "
             f"{options.trace} and {options.switch_cost_s} s"
         )
+    check_batch(options.batch, options.device)
     if options.queries < 1:
         raise UsageError(f"expected at least 1 query, got {options.queries}")
     if options.labels is not None and options.images is None:
@@ -57,6 +58,25 @@ def check_options(options: ProfileOptions) -> None:
     options.lent.check()
     check_constraints(options.constraints)
     check_objective(options.objective, Table((), False, False, False, 0.0, 0.0))
+
+
+def check_batch(batch: int, device: str) -> None:
+    """Refuse a batch that cannot be meant, or not be measured.
+
+    Args:
+        batch: How many inputs a request has.
+        device: What the edge is.
+
+    Raises:
+        UsageError: It is below one, or a device behind ssh would have to time several inputs.
+    """
+    if batch < 1:
+        raise UsageError(f"expected a batch of one input or more, got {batch}")
+    if batch > 1 and device.startswith("ssh://"):
+        raise UsageError(
+            f"expected one input a request with {device}, got --batch {batch}: over ssh heads are "
+            "timed with one; leave --batch out, or profile with --device local on the device itself"
+        )
 
 
 def check_return(return_at: str | None, cuts: str, device: str) -> None:

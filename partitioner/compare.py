@@ -9,7 +9,14 @@ from typing import Literal
 
 from splitdeploy.partitioner.constraints import shown_limit
 from splitdeploy.partitioner.scoring import leakage_indices
-from splitdeploy.partitioner.wording import MISSING, minus, network_of, place_of, status_of
+from splitdeploy.partitioner.wording import (
+    MISSING,
+    batch_of,
+    minus,
+    network_of,
+    place_of,
+    status_of,
+)
 from splitdeploy.profiles.report import Constraints, CutReport, SweepReport
 from splitdeploy.profiles.units import format_energy, format_size, format_time
 
@@ -270,6 +277,7 @@ def _settings(report: SweepReport) -> Iterator[tuple[str, str]]:
     yield "Edge", place_of(report.edge)
     yield "Cloud", place_of(report.cloud)
     yield "Network", f"{report.network.name}: {network_of(report)}"
+    yield "Batch", batch_of(report) or "1 input a request"
     yield "Objective", report.objective.name
     yield "Limits", _limits(report.constraints)
     yield "Seed", str(report.seed)

@@ -91,17 +91,18 @@ def with_messages(computing: Measurement, request_s: float) -> Measurement:
 
 
 def stage_latency(
-    cut: CutPoint, sides: Sides, network: NetworkProfile, result_bytes: int
+    cut: CutPoint, sides: Sides, network: NetworkProfile, result_bytes: int, batch: int = 1
 ) -> StageLatency:
-    """All stages of one inference, until the device has the result.
+    """All stages of one request, until the device has the results.
 
-    On the edge alone nothing is waited for on the network.
+    On the edge alone nothing is waited for on the network. The round trip is paid once a request.
 
     Args:
         cut: Its tensors as they are sent.
-        sides: The times of its halves.
+        sides: The times of its halves, for the whole request.
         network: Between them.
-        result_bytes: What comes back.
+        result_bytes: What comes back for one input.
+        batch: How many inputs the request has.
 
     Returns:
         The stages and their sum. The sum's 95th percentile takes the stages as independent: their
@@ -109,8 +110,8 @@ def stage_latency(
     """
     up = down = NOTHING
     if cut.name != EDGE_ONLY:
-        up = Measurement.single(network.uplink_s(cut.payload_bytes), "predicted")
-        down = Measurement.single(network.downlink_s(result_bytes), "predicted")
+        up = Measurement.single(network.uplink_s(batch * cut.payload_bytes), "predicted")
+        down = Measurement.single(network.downlink_s(batch * result_bytes), "predicted")
     stages = (sides.edge, up, sides.cloud, down)
     median = sum(stage.median for stage in stages)
     tail = math.sqrt(sum((stage.p95 - stage.median) ** 2 for stage in stages))
@@ -134,16 +135,18 @@ def energy(
     power_mode: str | None,
     network: NetworkProfile,
     result_bytes: int,
+    batch: int = 1,
 ) -> Energy | None:
-    """What one inference costs the device.
+    """What one inference costs the device, of a request its share.
 
     Args:
         cut: Its tensors as they are sent.
-        sides: The times of its halves.
+        sides: The times of its halves, for the whole request.
         device: What the head is simulated on.
         power_mode: By name; None for the device's default.
         network: Whose radio model applies.
-        result_bytes: What comes back.
+        result_bytes: What comes back for one input.
+        batch: How many inputs the request has.
 
     Returns:
         Joules for computing and for the radio, and their sum; None where no power model is known.
@@ -151,7 +154,8 @@ def energy(
     if device.idle_w is None or device.mode(power_mode).active_w is None:
         return None
     busy_s = sides.edge.median
-    compute = compute_energy_j(device, busy_s, power_mode=power_mode, load=sides.edge_load)
+    request_j = compute_energy_j(device, busy_s, power_mode=power_mode, load=sides.edge_load)
+    compute = request_j / batch
     radio = _radio_j(cut, network, result_bytes)
     return Energy(compute, radio, compute + radio, device.latency_source)
 
@@ -181,12 +185,13 @@ def _radio_j(cut: CutPoint, network: NetworkProfile, result_bytes: int) -> float
     return radio_energy_j(network, cut.payload_bytes, result_bytes)
 
 
-def edge_memory_bytes(cut: CutPoint, precision: str) -> int:
+def edge_memory_bytes(cut: CutPoint, precision: str, batch: int = 1) -> int:
     """What the edge's part occupies: its weights and the most activations that are alive at once.
 
     Args:
         cut: The cut.
         precision: What the head computes in.
+        batch: How many inputs a request has, all of whose activations are alive.
 
     Returns:
         Bytes; an engine's workspace and the runtime itself come on top.
@@ -194,15 +199,15 @@ def edge_memory_bytes(cut: CutPoint, precision: str) -> int:
     if cut.name == CLOUD_ONLY and cut.last is None:
         return 0
     size = item_bytes(PRECISIONS[precision])
-    return cut.head_parameters * size + cut.head_peak_activation_bytes * size // 4
+    return cut.head_parameters * size + batch * cut.head_peak_activation_bytes * size // 4
 
 
 def uplink_needed_bps(cut: CutPoint, fps: float | None) -> float | None:
-    """What a stream of inferences needs of the uplink.
+    """What a stream of inputs needs of the uplink, however many make a request.
 
     Args:
         cut: Its tensors as they are sent.
-        fps: Inferences a second; None where there is no stream.
+        fps: Inputs a second; None where there is no stream.
 
     Returns:
         Bits per second, or None.

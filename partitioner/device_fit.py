@@ -107,7 +107,8 @@ def _head_s(report: SweepReport, row: CutReport) -> float:
     edge_s = row.latency_s.edge.median
     if report.edge.messages is None or row.name == EDGE_ONLY:
         return edge_s
-    return edge_s - report.edge.messages.of(row.cut.payload_bytes + downlink_bytes(report, row))
+    size_bytes = report.batch * (row.cut.payload_bytes + downlink_bytes(report, row))
+    return edge_s - report.edge.messages.of(size_bytes)
 
 
 def fit_device(

@@ -26,7 +26,7 @@ def head_kernels(
         model: Where the model is now; None takes the name in the report.
 
     Returns:
-        The kernels by cut.
+        The kernels by cut, for as many inputs as a request of the run has.
 
     Raises:
         ModelError: The model is not that of the run.
@@ -56,7 +56,7 @@ def head_kernels(
                     f"expected the model of the run, whose head at {cut.name} has "
                     f"{then.head_macs} MACs, got one with {cut.head_macs}: name it with --model"
                 )
-            found[cut.name] = kernel_groups(plan.slicer.cut(cut).head)
+            found[cut.name] = kernel_groups(plan.slicer.cut(cut).head, report.batch)
     return found
 
 

@@ -34,7 +34,7 @@ class LocalSides:
 
 
 def local_sides(
-    plan: Plan, precision: str, mode: str | None, state: State, reporter: Reporter
+    plan: Plan, precision: str, mode: str | None, batch: int, state: State, reporter: Reporter
 ) -> LocalSides:
     """Time every half on this machine, or take up what an interrupted sweep had timed.
 
@@ -42,21 +42,24 @@ def local_sides(
         plan: The model, its cuts and its export.
         precision: Of the payload; this machine computes in fp32.
         mode: The power mode to set on a Jetson; None to leave it.
+        batch: How many inputs a request has.
         state: Where the timings are kept.
         reporter: Told as it goes.
 
     Returns:
         Both sides.
     """
-    # The names of a machine that times are good for; other settings have another state.
-    here = {"machine": platform.node(), "power_mode": mode, "precision": precision}
+    # What times are good for beside the settings of the state, which other runs may share.
+    here = {
+        "machine": platform.node(), "power_mode": mode, "precision": precision, "batch": batch,
+    }  # fmt: skip
     kept = _read(state.load_part(_PART), here)
     if kept is not None:
         return kept
     began = time.perf_counter()
     with power_mode(mode):
         device = read_state()
-        local = time_locally(plan, reporter, _LOCAL_TIMING_S)
+        local = time_locally(plan, reporter, _LOCAL_TIMING_S, batch)
         messages, why = _messages()
     heads, tails = local.heads(precision), local.tails()
     if messages is None:

@@ -87,38 +87,41 @@ class KernelGraph:
     results: tuple[str, ...]
 
 
-def kernel_graph(model: onnx.ModelProto) -> KernelGraph:
+def kernel_graph(model: onnx.ModelProto, batch: int = 1) -> KernelGraph:
     """Group a graph's operators as `kernel_groups` does, and keep how the groups are connected.
 
     Args:
         model: As `kernel_groups` takes it.
+        batch: Likewise.
 
     Returns:
         The kernels with the values between them.
     """
-    return _Grouping(model).kernel_graph()
+    return _Grouping(model, batch).kernel_graph()
 
 
-def kernel_groups(model: onnx.ModelProto) -> tuple[KernelGroup, ...]:
+def kernel_groups(model: onnx.ModelProto, batch: int = 1) -> tuple[KernelGroup, ...]:
     """Group a graph's operators as a compiler would fuse them.
 
-    Symbolic sizes (a batch) count as one, so the figures are those of one input. Weights may lie
+    A batch multiplies arithmetic and activations, and reads the weights once. A transposition that
+    moves nothing for one input, since the batch is of size one, does for several. Weights may lie
     outside the model: nothing but their shapes is read.
 
     Args:
         model: A whole model, a head or a tail, from any exporter; shapes that it does not carry
             are inferred.
+        batch: How many inputs it computes at once: what symbolic sizes stand for.
 
     Returns:
         The groups, in an order in which they can run.
     """
-    return _Grouping(model).groups()
+    return _Grouping(model, batch).groups()
 
 
 class _Grouping:
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, batch: int) -> None:
         self.graph = model.graph
-        self.shapes: Shapes = graph_shapes(model)
+        self.shapes: Shapes = graph_shapes(model, batch)
         self.constants = {tensor.name for tensor in self.graph.initializer}
         self.constants |= {tensor.values.name for tensor in self.graph.sparse_initializer}
         self.root: dict[str, str] = {}

@@ -65,13 +65,14 @@ class LocalTimes:
         )
 
 
-def time_locally(plan: Plan, reporter: Reporter, budget_s: float) -> LocalTimes:
+def time_locally(plan: Plan, reporter: Reporter, budget_s: float, batch: int = 1) -> LocalTimes:
     """Time every half on this machine, in one profiled run, and check two cuts whole.
 
     Args:
         plan: The model, its cuts and its export.
         reporter: Told as it goes.
         budget_s: Seconds for the profiled run and as many for the check.
+        batch: How many inputs a request has.
 
     Returns:
         The times, corrected by what the check found where it was steady.
@@ -82,9 +83,8 @@ def time_locally(plan: Plan, reporter: Reporter, budget_s: float) -> LocalTimes:
     boundaries = [[tensor.name for tensor in cut.tensors] for cut in every]
     crossing = {name for boundary in boundaries for name in boundary}
     results = [name for name in plan.exported.results if name in crossing]
-    times = time_segments(
-        plan.exported.path, boundaries, plan.one(), outputs=results, budget_s=budget_s
-    )
+    feeds = plan.request(batch)
+    times = time_segments(plan.exported.path, boundaries, feeds, outputs=results, budget_s=budget_s)
     reporter.advance()
     # A side whose operators are too short for the profiler sums to nothing: no check there.
     timed = [
@@ -96,7 +96,7 @@ def time_locally(plan: Plan, reporter: Reporter, budget_s: float) -> LocalTimes:
     check = None
     if places:
         sliced = [_sliced(plan, inner[place], place) for place in places]
-        check = calibrate(times, sliced, plan.one(), budget_s=budget_s / (2 * len(sliced)))
+        check = calibrate(times, sliced, feeds, budget_s=budget_s / (2 * len(sliced)))
         if check.stable:
             times = times.corrected(check.head_ratio, check.tail_ratio)
     reporter.advance()

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of an ONNX node, for one input."""
+"""Multiply-accumulates of an ONNX node, for as many inputs as its shapes are of."""
 
 from __future__ import annotations
 

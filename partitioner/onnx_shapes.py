@@ -1,11 +1,11 @@
-"""Shapes of the values in an ONNX graph, for one input."""
+"""Shapes of the values in an ONNX graph, for one input or a batch."""
 
 from __future__ import annotations
 
 import ast
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
@@ -24,7 +24,7 @@ class Shapes:
     """Shapes by the name of the value.
 
     Args:
-        known: Sizes of each value; every symbol is taken as one.
+        known: Sizes of each value.
     """
 
     def __init__(self, known: dict[str, tuple[int, ...]]) -> None:
@@ -39,27 +39,30 @@ class Shapes:
         return math.prod(self.of(name))
 
 
-def graph_shapes(model: ModelProto) -> Shapes:
+def graph_shapes(model: ModelProto, batch: int = 1) -> Shapes:
     """The shapes that a model carries, and by inference those that it does not.
 
     Args:
         model: Any ONNX model; its weights may lie outside.
+        batch: How many inputs it gets at once: what its symbols stand for, since no other size may
+            be left open.
 
     Returns:
         Shapes of inputs, weights, results and what lies between.
     """
-    known = _carried(model)
+    known = _carried(model, batch)
     made = {name for node in model.graph.node for name in node.output if name}
     if made - known.keys():
-        inferred = infer_shapes(_without_weights(model))
-        known = _carried(inferred) | known
+        inferred = infer_shapes(_without_weights(model, batch))
+        # Inference began with numbers: what it leaves open is no batch.
+        known = _carried(inferred, 1) | known
     return Shapes(known)
 
 
-def _carried(model: ModelProto) -> dict[str, tuple[int, ...]]:
+def _carried(model: ModelProto, batch: int) -> dict[str, tuple[int, ...]]:
     graph = model.graph
     known = {
-        info.name: tuple(map(_size, info.type.tensor_type.shape.dim))
+        info.name: tuple(_sizes(info, batch))
         for infos in (graph.value_info, graph.output, graph.input)
         for info in infos
         if info.type.tensor_type.HasField("shape")
@@ -67,38 +70,40 @@ def _carried(model: ModelProto) -> dict[str, tuple[int, ...]]:
     return known | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
 
 
-def _size(dimension: onnx.TensorShapeProto.Dimension) -> int:
-    if dimension.HasField("dim_value"):
-        return dimension.dim_value
-    return symbolic_size(dimension.dim_param)
+def _sizes(info: ValueInfoProto, batch: int) -> Iterator[int]:
+    for size in info.type.tensor_type.shape.dim:
+        known = size.HasField("dim_value")
+        yield size.dim_value if known else symbolic_size(size.dim_param, batch)
 
 
-def symbolic_size(text: str) -> int:
-    """A symbolic size such as ``64*s0`` with every symbol taken as one.
+def symbolic_size(text: str, batch: int = 1) -> int:
+    """A symbolic size such as ``64*s0``.
 
     Args:
         text: Integers, names and ``+ - * //``.
+        batch: What every name stands for.
 
     Returns:
         The size; 1 for anything else.
     """
     try:
-        return _evaluate(ast.parse(text, mode="eval").body)
+        return _evaluate(ast.parse(text, mode="eval").body, batch)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return 1
 
 
-def _evaluate(tree: ast.expr) -> int:
+def _evaluate(tree: ast.expr, batch: int) -> int:
     if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
         return int(tree.value)
     if isinstance(tree, ast.Name):
-        return 1
+        return batch
     if isinstance(tree, ast.BinOp) and type(tree.op) in _OPERATORS:
-        return _OPERATORS[type(tree.op)](_evaluate(tree.left), _evaluate(tree.right))
+        sides = _evaluate(tree.left, batch), _evaluate(tree.right, batch)
+        return _OPERATORS[type(tree.op)](*sides)
     raise ValueError(f"no size: {ast.dump(tree)}")
 
 
-def _without_weights(model: ModelProto) -> ModelProto:
+def _without_weights(model: ModelProto, batch: int) -> ModelProto:
     """The model with its large weights as inputs, so that inference moves no megabytes."""
     light = ModelProto()
     light.ir_version = model.ir_version
@@ -113,7 +118,7 @@ def _without_weights(model: ModelProto) -> ModelProto:
         for dimension in info.type.tensor_type.shape.dim:
             # Inference follows numbers further than symbols.
             if dimension.HasField("dim_param"):
-                dimension.dim_value = symbolic_size(dimension.dim_param)
+                dimension.dim_value = symbolic_size(dimension.dim_param, batch)
     named = {info.name for info in source.input}
     for tensor in source.initializer:
         if _is_small(tensor):

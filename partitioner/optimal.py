@@ -52,6 +52,7 @@ class Setting:
         precision: What the edge computes and sends in.
         cloud_precision: What the cloud computes in.
         power_mode: Of the edge; None for its default.
+        batch: How many inputs a request has.
         weight_latency: Of the logarithm of latency in the balanced score.
         weight_energy: Of the logarithm of energy.
     """
@@ -62,6 +63,7 @@ class Setting:
     precision: str
     cloud_precision: str
     power_mode: str | None = None
+    batch: int = 1
     weight_latency: float = 1.0
     weight_energy: float = 1.0
 
@@ -84,8 +86,8 @@ class Priced:
     """A graph's kernels with the values that can cross, priced.
 
     Attributes:
-        latency: In seconds.
-        energy: In joules of the edge; None where it has no power model.
+        latency: In seconds, of a request.
+        energy: In joules of the edge, of an input; None where it has no power model.
         names: What a value between kernels is called in the traced graph, by kernel value.
         fixed_s: Latency that every cut between the ends has.
         fixed_j: Energy likewise.
@@ -125,6 +127,7 @@ def setting_of(options: ProfileOptions) -> Setting:
         precision=options.precision,
         cloud_precision=cloud_precision(options),
         power_mode=options.power_mode,
+        batch=options.batch,
         weight_latency=options.objective.weight_latency,
         weight_energy=options.objective.weight_energy,
     )
@@ -143,31 +146,33 @@ def find_optima(model: LoadedModel, graph: TracedGraph, setting: Setting) -> tup
         their weighted logarithms; those that coincide are one. None where nothing can be cut.
     """
     with tempfile.TemporaryDirectory(prefix="splitdeploy-") as folder:
-        kernels = whole_kernels(model, Path(folder))
+        kernels = whole_kernels(model, Path(folder), setting.batch)
     return optima_of(graph, price(graph, kernels, setting), setting)
 
 
-def whole_kernels(model: LoadedModel, folder: Path) -> KernelGraph:
+def whole_kernels(model: LoadedModel, folder: Path, batch: int = 1) -> KernelGraph:
     """The fused kernels of a model that is not cut.
 
     Args:
         model: The model.
         folder: Where it is exported to.
+        batch: How many inputs it computes at once.
 
     Returns:
         Its kernels; the values between them bear their names in the traced graph where they can.
     """
     if model.onnx_path:
-        return kernel_graph(import_onnx(model.onnx_path, (), folder).proto)
-    return traced_kernels(model.trace, folder)
+        return kernel_graph(import_onnx(model.onnx_path, (), folder).proto, batch)
+    return traced_kernels(model.trace, folder, batch)
 
 
-def traced_kernels(trace: Trace, folder: Path) -> KernelGraph:
+def traced_kernels(trace: Trace, folder: Path, batch: int = 1) -> KernelGraph:
     """The fused kernels of a traced model that is not cut.
 
     Args:
         trace: The traced model.
         folder: Where it is exported to.
+        batch: How many inputs it computes at once.
 
     Returns:
         As `whole_kernels` does.
@@ -187,7 +192,7 @@ def traced_kernels(trace: Trace, folder: Path) -> KernelGraph:
     del graph.output[:]
     graph.output.extend(info for info in outputs if info.name in exported.results)
     graph.value_info.extend(info for info in outputs if info.name not in exported.results)
-    return kernel_graph(exported.proto)
+    return kernel_graph(exported.proto, batch)
 
 
 def told_of(optima: Sequence[Optimum], cuts: Iterable[CutPoint]) -> Iterator[str]:
@@ -259,13 +264,13 @@ def price(graph: TracedGraph, kernels: KernelGraph, setting: Setting) -> Priced:
 
     Args:
         graph: The traced graph, for the names and sizes of what can be sent.
-        kernels: Those of the whole exported model.
+        kernels: Those of the whole exported model, for as many inputs as a request has.
         setting: What runs where.
 
     Returns:
         The problem for latency and the one for energy.
     """
-    edge, network = setting.edge, setting.network
+    edge, network, batch = setting.edge, setting.network, setting.batch
     sent = _sent(graph, kernels, setting.precision)
     bytes_of = {name: tensor.bytes for name, tensor in sent.items()}
 
@@ -279,7 +284,10 @@ def price(graph: TracedGraph, kernels: KernelGraph, setting: Setting) -> Priced:
             simulate_latency((group,), setting.cloud, precision=setting.cloud_precision)
         )
 
-    up_s = {name: network.uplink_s(size) - network.uplink_s(0) for name, size in bytes_of.items()}
+    up_s = {
+        name: network.uplink_s(batch * size) - network.uplink_s(0)
+        for name, size in bytes_of.items()
+    }
     latency = _problem(kernels, up_s, lambda group: _seconds(at_edge(group)), in_cloud)
     result_bytes = sum(graph.values[value].bytes for value in dict.fromkeys(graph.outputs))
     energy, fixed_j = None, 0.0
@@ -288,13 +296,15 @@ def price(graph: TracedGraph, kernels: KernelGraph, setting: Setting) -> Priced:
 
         def joules(group: KernelGroup) -> float:
             found = at_edge(group)  # full power while it works, idle while it starts
-            return full_w * (found.compute_s + found.memory_s) + idle_w * found.launch_s
+            working_s = found.compute_s + found.memory_s
+            return (full_w * working_s + idle_w * found.launch_s) / batch
 
         up_j = {name: radio_energy_j(network, size, 0) for name, size in bytes_of.items()}
         energy = _problem(kernels, up_j, joules, lambda _: 0.0)
-        fixed_j = radio_energy_j(network, 0, result_bytes) + edge.constants.sync_s * idle_w
+        fixed_j = radio_energy_j(network, 0, result_bytes)
+        fixed_j += edge.constants.sync_s * idle_w / batch
     fixed_s = edge.constants.sync_s + setting.cloud.constants.sync_s
-    fixed_s += network.uplink_s(0) + network.downlink_s(result_bytes)
+    fixed_s += network.uplink_s(0) + network.downlink_s(batch * result_bytes)
     names = {name: tensor.name for name, tensor in sent.items()}
     return Priced(latency, energy, names, fixed_s, fixed_j)
 

@@ -34,8 +34,10 @@ class ProfileOptions:
         privacy: Whether leakage is measured and attacks are run.
         noise: What the smashed data carries: a precision, ``snr:DB`` or ``sigma:VALUE``.
         queries: How often each picture is sent, with fresh noise: its information counts so often.
-        fps: Inferences a second of a stream; None where there is none. A schedule over a trace
-            has one a second then.
+        fps: Inputs a second of a stream; None where there is none. A schedule over a trace has one
+            a second then.
+        batch: Inputs that a request carries: the latency is that of the request, energy, payload
+            and throughput are an input's.
         constraints: Hard limits.
         objective: What to minimise.
         trace: The link over time, for whose medians the decision is made; None for ``network``.
@@ -64,6 +66,7 @@ class ProfileOptions:
     noise: str = "snr:30"
     queries: int = 1
     fps: float | None = None
+    batch: int = 1
     constraints: Constraints = Constraints()
     objective: Objective = Objective()
     trace: tuple[TraceSample, ...] | None = None

@@ -168,6 +168,7 @@ def page_data(report: SweepReport) -> dict[str, Any]:
         },
         "floors": {"cost": COST_FLOOR, "privacy": PRIVACY_FLOOR},
         "result_bytes": result_bytes(report),
+        "batch": report.batch,
         "constraints": {name: document["constraints"][name] for name in LIMITS},
         # A chance is drawn, which the page does not do: it shows what the run found, and says so.
         "confidence": document["constraints"].get("confidence"),

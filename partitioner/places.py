@@ -42,7 +42,7 @@ def find_places(
     local = None
     if LOCAL in {options.device, options.cloud}:
         mode = options.power_mode if options.device == LOCAL else None
-        local = local_sides(plan, options.precision, mode, state, reporter)
+        local = local_sides(plan, options.precision, mode, options.batch, state, reporter)
     cloud: Side
     if local is not None and options.cloud == LOCAL:
         cloud = local.tails

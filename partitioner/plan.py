@@ -90,9 +90,33 @@ class Plan:
         """What the downlink carries for one inference: the result, or what a second cut returns."""
         return self.result_bytes if sent.last is None else sent.last.downlink_bytes
 
-    def one(self) -> dict[str, Array]:
-        """The first input alone, for timing."""
-        return {name: value[:1] for name, value in self.feeds.items()}
+    def request(self, batch: int) -> dict[str, Array]:
+        """As many of the first inputs as a request has, for timing; over again if there are fewer.
+
+        Args:
+            batch: How many inputs a request has.
+
+        Returns:
+            The model's inputs by name, `batch` first in every shape.
+        """
+        places = np.arange(batch) % self.images
+        return {name: value[places] for name, value in self.feeds.items()}
+
+    def check_batch(self, batch: int) -> None:
+        """Refuse requests of several inputs where the model takes one at a time.
+
+        Args:
+            batch: How many inputs a request has.
+
+        Raises:
+            UsageError: It takes no other batch than its own.
+        """
+        if batch > 1 and not self.exported.dynamic_batch:
+            raise UsageError(
+                f"expected a model whose batch may vary with --batch {batch}, got "
+                f"{self.model.name}, whose graph has a fixed batch: leave --batch out, or export "
+                "the model with a batch that may vary"
+            )
 
     def pixel_head(self, cut: CutPoint) -> PixelHead | None:
         """The torch head of a cut, from pixels; None without a torch graph or a picture."""

@@ -106,7 +106,8 @@ def _reasons(decision: Decision) -> Iterator[str]:
             f"{_one_figure(pick, objective.name)}."
         )
     valid = {row.name: row for row in decision.table.rows}
-    for end in (row_name(name, decision.row.precision) for name in (CLOUD_ONLY, EDGE_ONLY)):
+    kind = decision.row.precision, decision.row.batch
+    for end in (row_name(name, *kind) for name in (CLOUD_ONLY, EDGE_ONLY)):
         if end in valid and end != pick.name:
             yield f"Against {end}: {compared(pick, valid[end], decision.table)}."
     yield from _binding(decision)
@@ -163,7 +164,9 @@ def _one_figure(figures: Figures, name: str) -> str:
         return format_time(figures.latency_s)
     if name == "throughput":
         rate = f"{1 / figures.slowest_s:.3g}" if figures.slowest_s > 0 else "any number"
-        return f"{rate} a second, the slowest stage taking {format_time(figures.slowest_s)}"
+        busy = format_time(figures.batch * figures.slowest_s)
+        inputs = "" if figures.batch == 1 else f" for {figures.batch} inputs"
+        return f"{rate} a second, the slowest stage taking {busy}{inputs}"
     return format_energy(figures.energy_j) if name == "energy" else f"{figures.leakage:.2f}"
 
 

@@ -27,7 +27,9 @@ def with_network(report: SweepReport, network: NetworkProfile) -> SweepReport:
     """
     if network == report.network:
         return report
-    rows = tuple(_row(row, network, downlink_bytes(report, row)) for row in report.cuts)
+    rows = tuple(
+        _row(row, network, downlink_bytes(report, row), report.batch_of(row)) for row in report.cuts
+    )
     return replace(report, network=network, cuts=rows)
 
 
@@ -51,13 +53,13 @@ def result_bytes(report: SweepReport) -> int:
     return next((row.cut.payload_bytes for row in report.cuts if row.cut.name == EDGE_ONLY), 0)
 
 
-def _row(row: CutReport, network: NetworkProfile, down_bytes: int) -> CutReport:
+def _row(row: CutReport, network: NetworkProfile, down_bytes: int, batch: int) -> CutReport:
     latency = row.latency_s
     if latency is None:
         return row
     sends, receives = latency.uplink.median > 0, latency.downlink.median > 0
-    up_s = network.uplink_s(row.cut.payload_bytes) if sends else 0.0
-    down_s = network.downlink_s(down_bytes) if receives else 0.0
+    up_s = network.uplink_s(batch * row.cut.payload_bytes) if sends else 0.0
+    down_s = network.downlink_s(batch * down_bytes) if receives else 0.0
     uplink = Measurement.single(up_s, "predicted") if sends else latency.uplink
     downlink = Measurement.single(down_s, "predicted") if receives else latency.downlink
     # The rest of the total, compute and whatever joins it, does not depend on the network.
@@ -71,7 +73,7 @@ def _row(row: CutReport, network: NetworkProfile, down_bytes: int) -> CutReport:
     )
     stages = replace(latency, uplink=uplink, downlink=downlink, total=total)
     energy = row.energy_j
-    if energy is not None:
+    if energy is not None:  # which is an input's, whatever the request has
         radio = radio_energy_j(
             network, row.cut.payload_bytes if sends else 0, down_bytes if receives else 0
         )

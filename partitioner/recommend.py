@@ -131,6 +131,7 @@ def recommend(
         cut=pick.name,
         precision=judged.find(pick.name).precision,
         run=judged.find(pick.name).run,
+        batch=judged.find(pick.name).batch,
         why=(
             *reasons(decision),
             *codec_reasons(decision),

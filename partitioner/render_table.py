@@ -84,7 +84,7 @@ def _columns(report: SweepReport) -> list[Column]:
 
 
 def _pace(row: CutReport, report: SweepReport) -> str:
-    rate = throughput_per_s(row.latency_s, report.network)
+    rate = throughput_per_s(row.latency_s, report.network, report.batch_of(row))
     return MISSING if rate is None else f"{rate:.3g}"
 
 

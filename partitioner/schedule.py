@@ -1,8 +1,9 @@
 """Cuts over a bandwidth trace: the latency of each, the best single one, the cheapest schedule.
 
-The rate is taken to stay as it is while one inference is under way. The schedule minimises the sum
-of what all requests wait and of what the switches cost; it knows the whole trace beforehand, so
-that it is a bound on what switching can gain, and not what a running system will reach.
+The rate is taken to stay as it is while one request is under way. The schedule minimises the sum
+of what all inputs wait and of what the switches cost; it knows the whole trace beforehand, so
+that it is a bound on what switching can gain, and not what a running system will reach. Every
+input of a request waits for all of it, and for a switch before it.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def over_trace(
         candidates: The rows that may be used.
         trace: The samples.
         switch_cost_s: What a change of the cut costs.
-        requests_per_s: How often an inference is asked for.
+        requests_per_s: How often an inference is asked for: inputs a second, whatever number of
+            them makes a request.
 
     Returns:
         Latencies over the trace and the cheapest schedule.
@@ -84,7 +86,8 @@ def over_trace(
     weights = np.array([sample.duration_s for sample in trace])
     means = weights @ latencies / weights.sum()
     requests = weights * requests_per_s
-    path, cost_s = cheapest_path(requests[:, None] * latencies, switch_cost_s)
+    batches = np.array([report.batch_of(report.find(name)) for name in names])
+    path, cost_s = cheapest_path(requests[:, None] * latencies, switch_cost_s * batches)
     return TraceOutcome(
         duration_s=float(weights.sum()),
         samples=len(trace),
@@ -115,15 +118,17 @@ def _latencies(
     return [figures.names[k] for k in kept], figures.latency_s[:, kept]
 
 
-def cheapest_path(costs: Array, switch_cost: float) -> tuple[NDArray[np.int_], float]:
-    """The cheapest choice for each step where every change costs the same; exact.
+def cheapest_path(
+    costs: Array, switch_cost: float | NDArray[np.float64]
+) -> tuple[NDArray[np.int_], float]:
+    """The cheapest choice for each step where a change costs the same from wherever; exact.
 
     Dynamic programming: the best way to be at a choice comes from the same choice, or from the best
     of all with a change paid. Where both cost the same it stays.
 
     Args:
         costs: Steps by choices.
-        switch_cost: Of a change, zero or more.
+        switch_cost: Of a change to each choice, or to any; zero or more.
 
     Returns:
         The choice of every step, and the sum of all costs.

@@ -55,9 +55,10 @@ class Figures:
         latency_s: Median of the total; infinite where there is none.
         energy_j: Total of the device; infinite where there is none.
         leakage: The leakage index on [0, 1].
-        slowest_s: How long the slowest stage is busy with one inference; infinite where there is no
+        slowest_s: How long the slowest stage is busy with one input; infinite where there is no
             latency.
         is_end: Whether nothing is cut there.
+        batch: How many inputs a request has.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Figures:
     leakage: float
     slowest_s: float = 0.0
     is_end: bool = False
+    batch: int = 1
 
     @property
     def point(self) -> tuple[float, float, float]:
@@ -125,6 +127,7 @@ def table_of(report: SweepReport) -> Table:
             leakage=0.0 if indices is None else indices[row.name],
             slowest_s=_slowest_s(row, report) if has_latency else 0.0,
             is_end=row.cut.is_end,
+            batch=report.batch_of(row),
         )
         for row in rows
     )
@@ -188,7 +191,9 @@ def _latency_s(row: CutReport) -> float:
 
 
 def _slowest_s(row: CutReport, report: SweepReport) -> float:
-    return math.inf if row.latency_s is None else slowest_stage_s(row.latency_s, report.network)
+    if row.latency_s is None:
+        return math.inf
+    return slowest_stage_s(row.latency_s, report.network, report.batch_of(row))
 
 
 def _energy_j(row: CutReport) -> float:

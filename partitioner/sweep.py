@@ -243,11 +243,15 @@ def _priced(
     plan: Plan, cut: CutPoint, row: CutReport, *, places: Places, options: ProfileOptions
 ) -> CutReport:
     network, down_bytes = options.network, plan.downlink_bytes(row.cut)
+    batch = options.batch
     sides = _sides(plan, cut, places, options)
     if cut.name != EDGE_ONLY:
-        sides = _with_messages(sides, places, row.cut.payload_bytes + down_bytes)
+        size_bytes = batch * (row.cut.payload_bytes + down_bytes)
+        sides = _with_messages(sides, places, size_bytes)
     if not isinstance(places.edge, MeasuredSide):
-        energy = costs.energy(row.cut, sides, places.edge, options.power_mode, network, down_bytes)
+        energy = costs.energy(
+            row.cut, sides, places.edge, options.power_mode, network, down_bytes, batch
+        )
     elif cut.name in places.edge.joules:
         joules = places.edge.joules[cut.name]
         energy = costs.measured_energy(row.cut, joules, network, down_bytes)
@@ -255,9 +259,9 @@ def _priced(
         energy = None
     return replace(
         row,
-        latency_s=costs.stage_latency(row.cut, sides, network, down_bytes),
+        latency_s=costs.stage_latency(row.cut, sides, network, down_bytes, batch),
         energy_j=energy,
-        edge_memory_bytes=costs.edge_memory_bytes(row.cut, options.precision),
+        edge_memory_bytes=costs.edge_memory_bytes(row.cut, options.precision, batch),
         uplink_bps_needed=costs.uplink_needed_bps(row.cut, options.fps),
     )
 
@@ -267,7 +271,7 @@ def _sides(plan: Plan, cut: CutPoint, places: Places, options: ProfileOptions) -
     edge, load = _edge(places.edge, cut, halves, options)
     cloud = costs.NOTHING
     if cut.name != EDGE_ONLY:
-        cloud, _ = _time(places.cloud, cut, halves.tail, cloud_precision(options))
+        cloud, _ = _time(places.cloud, cut, halves.tail, options.batch, cloud_precision(options))
     return costs.Sides(edge, cloud, load)
 
 
@@ -288,7 +292,7 @@ def _edge(
     """How long the edge computes, on either side of the cloud, and how busy that keeps it."""
     if cut.name == CLOUD_ONLY and halves.last is None:
         return costs.NOTHING, 0.0
-    settings = options.precision, options.power_mode
+    settings = options.batch, options.precision, options.power_mode
     head = _time(side, cut, halves.head, *settings)
     if halves.last is None or isinstance(side, MeasuredSide):  # which has timed both parts as one
         return head
@@ -296,12 +300,12 @@ def _edge(
 
 
 def _time(
-    side: Side, cut: CutPoint, half: ModelProto, precision: str, mode: str | None = None
+    side: Side, cut: CutPoint, half: ModelProto, batch: int, precision: str, mode: str | None = None
 ) -> tuple[Measurement, float]:
-    """How long a half takes, and how busy it keeps a simulated device."""
+    """How long a half takes with a request, and how busy it keeps a simulated device."""
     if isinstance(side, MeasuredSide):
         return side.time(cut.name), 1.0
-    return costs.simulated(kernel_groups(half), side, precision, mode)
+    return costs.simulated(kernel_groups(half, batch), side, precision, mode)
 
 
 def cloud_precision(options: ProfileOptions) -> str:

@@ -144,7 +144,7 @@ def _heads(options: ProfileOptions) -> ProfileOptions:
     if not asks_for_optimal(options.cuts):
         names += [
             "device", "cloud", "power_mode", "network", "fps", "constraints", "objective", "trace",
-            "switch_cost_s",
+            "switch_cost_s", "batch",
         ]  # fmt: skip
     return replace(options, **{name: getattr(bare, name) for name in names})
 

@@ -61,6 +61,7 @@ def sweep_report(
         warnings=tuple(_warnings(plan, places, options)),
         result_bytes=plan.result_bytes,
         return_at=None if plan.back is None else plan.back.name,
+        batch=options.batch,
     )
 
 
@@ -97,6 +98,8 @@ def _warnings(plan: Plan, places: Places, options: ProfileOptions) -> Iterator[s
         yield "the exported graph has a fixed batch of one: the model does not allow another"
     if plan.back is not None:
         yield from _of_return(plan, plan.back)
+    if options.batch > 1:
+        yield from _of_batch(places, options)
     if plan.images < options.image_count:
         yield f"verified on {plan.images} of the {options.image_count} inputs asked for"
     told = [
@@ -106,6 +109,26 @@ def _warnings(plan: Plan, places: Places, options: ProfileOptions) -> Iterator[s
         for warning in side.warnings
     ]
     yield from dict.fromkeys(told)
+
+
+def _of_batch(places: Places, options: ProfileOptions) -> Iterator[str]:
+    """What the latency of a request of several inputs leaves out, and what it rests on."""
+    late = ""
+    if options.fps is not None:
+        wait_s = (options.batch - 1) / options.fps
+        late = f": at {options.fps:g} a second the first one waits {format_time(wait_s)} for them"
+    yield (f"the latency of a request begins when all its {options.batch} inputs are there{late}")
+    # A device of the user's own was fitted to a run, which may have had as many.
+    shipped = dict.fromkeys(
+        side.name
+        for side in (places.edge, places.cloud)
+        if not isinstance(side, MeasuredSide) and side.fitted_precision is None
+    )
+    if shipped:
+        yield (
+            f"the stated error of {' and '.join(shipped)} is that of one input at a time: nothing "
+            f"was compared with what {options.batch} at once take"
+        )
 
 
 def _of_return(plan: Plan, back: CutPoint) -> Iterator[str]:

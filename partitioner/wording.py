@@ -21,7 +21,8 @@ def title_of(report: SweepReport) -> str:
         f"{report.model.name} on {place_of(report.edge)} → {place_of(report.cloud)} "
         f"over {report.network.name}"
     )
-    return title if report.return_at is None else f"{title}; {return_of(report)}"
+    parts = [title, *filter(None, (return_of(report), batch_of(report)))]
+    return "; ".join(parts)
 
 
 def return_of(report: SweepReport) -> str:
@@ -29,6 +30,22 @@ def return_of(report: SweepReport) -> str:
     if report.return_at is None:
         return ""
     return f"the last layers, behind {report.return_at}, run at the edge"
+
+
+def batch_of(report: SweepReport) -> str:
+    """How many inputs a request has, in words; nothing where all have one."""
+    found = sorted({report.batch_of(row) for row in report.cuts} or {report.batch})
+    if found == [1]:
+        return ""
+    *first, last = map(str, found)
+    return f"{', '.join(first)} or {last} inputs a request" if first else f"{last} inputs a request"
+
+
+def per_of(report: SweepReport) -> str:
+    """What figures are of where a request has several inputs; nothing where all have one."""
+    if not batch_of(report):
+        return ""
+    return "latency and memory are of a request; energy, payload and throughput of an input"
 
 
 def place_of(place: PlaceInfo) -> str:
@@ -138,6 +155,8 @@ def footnotes(report: SweepReport) -> list[str]:
     notes = [f"{row.name} failed: {row.error}" for row in report.cuts if row.error]
     if report.pareto:
         notes.append("◆ on the Pareto set of latency, energy and leakage index.")
+    if per_of(report):
+        notes.append(f"{batch_of(report)}: {per_of(report)}.")
     if any(row.codec_loss for row in report.cuts):
         notes.append(
             "class: pictures that keep their first class with the codec of the payload; a head "

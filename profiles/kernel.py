@@ -22,17 +22,17 @@ KernelKind = Literal[
 
 @dataclass(frozen=True)
 class KernelGroup:
-    """One fused kernel, for one input.
+    """One fused kernel, for one input or a batch of them.
 
     Sizes are in elements, so that a device can be asked about any precision.
 
     Attributes:
         name: The value that it produces.
         kind: What dominates it.
-        macs: Multiply-accumulates.
-        input_elements: Activations read.
-        output_elements: Activations written.
-        weight_elements: Weights read.
+        macs: Multiply-accumulates, of all inputs.
+        input_elements: Activations read, of all inputs.
+        output_elements: Activations written, of all inputs.
+        weight_elements: Weights read: once, however many inputs there are.
         output_channels: Channels (or features) of the result; how well it fills the device.
         kernel_size: Positions under the filter of a convolution, 9 for 3x3; 1 for all else.
         stride: Its stride over all axes, 4 where it halves height and width; 1 for all else.

@@ -51,7 +51,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class StageLatency:
-    """Seconds of one inference, stage by stage."""
+    """Seconds of one request, stage by stage: of all its inputs, where it has several."""
 
     edge: Measurement
     uplink: Measurement
@@ -62,7 +62,10 @@ class StageLatency:
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules that one inference costs the device: computing, and sending and receiving."""
+    """Joules that one inference costs the device: computing, and sending and receiving.
+
+    Of a request of several inputs, its share for each.
+    """
 
     compute: float
     radio: float
@@ -191,9 +194,19 @@ class Baseline:
     mse: float
 
 
-def row_name(cut: str, precision: str | None) -> str:
-    """The name of a row: ``layer2.1``, or ``layer2.1@int8`` where several precisions are there."""
-    return cut if precision is None else f"{cut}@{precision}"
+def row_name(cut: str, precision: str | None, batch: int | None = None) -> str:
+    """The name of a row: ``layer2.1``, or ``layer2.1@int8`` where several runs are compared.
+
+    Args:
+        cut: The cut's name.
+        precision: Of its run; None where there is one run.
+        batch: Inputs a request of its run; None where all runs have as many.
+
+    Returns:
+        The name, such as ``layer2.1@int8@b8``.
+    """
+    parts = [cut, *([] if precision is None else [precision])]
+    return "@".join([*parts, *([] if batch is None else [f"b{batch}"])])
 
 
 @dataclass(frozen=True)
@@ -201,7 +214,8 @@ class CutReport:
     """Everything that is known of one cut. A failed one keeps its row, with ``error`` set.
 
     ``attack_notes`` say which attacks were not run, and why. ``precision`` and ``run``, the folder,
-    are told where the rows of several runs stand in one report.
+    are told where the rows of several runs stand in one report, and ``batch`` where these differ in
+    it. ``edge_memory_bytes`` is what a whole request takes.
     """
 
     cut: CutPoint
@@ -220,11 +234,12 @@ class CutReport:
     codec_loss: CodecRecord | None = None
     precision: str | None = None
     run: str | None = None
+    batch: int | None = None
 
     @property
     def name(self) -> str:
-        """The cut's name; with the precision behind it where several are compared."""
-        return row_name(self.cut.name, self.precision)
+        """The cut's name; with precision and batch behind it where several are compared."""
+        return row_name(self.cut.name, self.precision, self.batch)
 
     @property
     def strongest_attack(self) -> AttackRecord | None:
@@ -238,7 +253,7 @@ class Constraints:
 
     Attributes:
         max_latency_s: On the median of the total latency.
-        max_energy_j: On the device's total energy an inference.
+        max_energy_j: On the device's total energy an inference, a request's share for each input.
         max_edge_memory_bytes: On what the head occupies on the device.
         max_ssim: On the SSIM of the strongest attack that was run.
         max_fsinfo: On ``LeakageRecord.fsinfo``.
@@ -262,7 +277,7 @@ class Objective:
 
     Attributes:
         name: ``latency``, ``energy``, ``leakage``, ``balanced``, or ``throughput``: the most
-            inferences a second when the stages work side by side.
+            inputs a second when the stages work side by side.
         weight_latency: Weight of latency in ``balanced``.
         weight_energy: Weight of energy in ``balanced``.
         weight_leakage: Weight of leakage in ``balanced``.
@@ -290,6 +305,7 @@ class Recommendation:
         trace: What a bandwidth trace makes of every cut; None without one.
         precision: Of the pick, where several were compared.
         run: The run folder that the pick is from, where several were compared.
+        batch: Inputs a request of the pick, where several were compared.
     """
 
     cut: str
@@ -302,6 +318,7 @@ class Recommendation:
     trace: TraceOutcome | None = None
     precision: str | None = None
     run: str | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -345,7 +362,8 @@ class SweepReport:
 
     ``result_bytes`` is what the downlink carries for one inference; None stands for the payload of
     the row ``edge-only``. ``return_at`` is the second cut, behind which the edge computes again:
-    every row then has what comes back there; None where there is one cut.
+    every row then has what comes back there; None where there is one cut. ``batch`` is how many
+    inputs a request has; rows of runs that differ in it tell their own.
     """
 
     created: str
@@ -364,6 +382,11 @@ class SweepReport:
     warnings: tuple[str, ...] = ()
     result_bytes: int | None = None
     return_at: str | None = None
+    batch: int = 1
+
+    def batch_of(self, row: CutReport) -> int:
+        """How many inputs a request of a row has."""
+        return self.batch if row.batch is None else row.batch
 
     def find(self, name: str) -> CutReport:
         """The row of a cut.

@@ -11,6 +11,7 @@ from typing import Any
 
 from splitdeploy.profiles.document import Node
 from splitdeploy.profiles.errors import ReportError
+from splitdeploy.profiles.report import row_name
 
 _STAGES = ("edge", "uplink", "cloud", "downlink", "total")
 
@@ -61,9 +62,13 @@ def _named(root: Node) -> Iterator[Node]:
     recommendation = root.get("recommendation")
     if recommendation is None:
         return
-    precision = recommendation.get("precision")
-    cut = recommendation["cut"]
-    yield cut if precision is None else replace(cut, value=f"{cut.text()}@{precision.text()}")
+    precision, batch = recommendation.get("precision"), recommendation.get("batch")
+    name = row_name(
+        recommendation["cut"].text(),
+        None if precision is None else precision.text(),
+        None if batch is None else batch.integer(),
+    )
+    yield replace(recommendation["cut"], value=name)
     runner_up, trace = recommendation.get("runner_up"), recommendation.get("trace")
     if runner_up is not None:
         yield runner_up

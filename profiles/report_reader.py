@@ -75,6 +75,7 @@ def report_from_json(document: object) -> SweepReport:
         warnings=_optional_texts(root, "warnings"),
         result_bytes=_optional_integer(root, "result_bytes"),
         return_at=_optional_text(root, "return_at"),
+        batch=_optional_batch(root) or 1,
     )
 
 
@@ -121,6 +122,15 @@ def _optional_text(node: Node, key: str) -> str | None:
 def _optional_integer(node: Node, key: str) -> int | None:
     child = node.get(key)
     return child.integer() if child else None
+
+
+def _optional_batch(node: Node) -> int | None:
+    batch = _optional_integer(node, "batch")
+    if batch is not None and batch < 1:
+        raise ReportError(
+            f"report at {node['batch'].path}: expected a batch of one input or more, got {batch}"
+        )
+    return batch
 
 
 def _optional_number(node: Node, key: str) -> float | None:
@@ -196,9 +206,9 @@ def _objective(node: Node) -> Objective:
 
 def _recommendation(node: Node) -> Recommendation:
     stable, trace = node.get("stable_while"), node.get("trace")
-    precision = _optional_text(node, "precision")
+    precision, batch = _optional_text(node, "precision"), _optional_batch(node)
     return Recommendation(
-        cut=row_name(node["cut"].text(), precision),
+        cut=row_name(node["cut"].text(), precision, batch),
         why=_texts(node["why"]),
         warnings=_optional_texts(node, "warnings"),
         runner_up=_optional_text(node, "runner_up"),
@@ -208,6 +218,7 @@ def _recommendation(node: Node) -> Recommendation:
         trace=outcome_from_json(trace) if trace else None,
         precision=precision,
         run=_optional_text(node, "run"),
+        batch=batch,
     )
 
 
@@ -237,9 +248,9 @@ def _cut(node: Node) -> CutReport:
     verified, latency = node.get("verified"), node.get("latency_s")
     energy, leakage = node.get("energy_j"), node.get("leakage")
     baseline, codec = node.get("baseline"), node.get("codec_loss")
-    precision = _optional_text(node, "precision")
+    precision, batch = _optional_text(node, "precision"), _optional_batch(node)
     return CutReport(
-        cut=cut_from_json(node, node["name"].text().removesuffix(row_name("", precision))),
+        cut=cut_from_json(node, node["name"].text().removesuffix(row_name("", precision, batch))),
         uplink_bps_needed=_optional_number(node, "uplink_bps_needed"),
         verified=_verification(verified) if verified else None,
         latency_s=_latency(latency) if latency else None,
@@ -255,6 +266,7 @@ def _cut(node: Node) -> CutReport:
         codec_loss=codec_from_json(codec) if codec else None,
         precision=precision,
         run=_optional_text(node, "run"),
+        batch=batch,
     )
 
 

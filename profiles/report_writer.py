@@ -56,10 +56,16 @@ def report_to_json(report: SweepReport) -> dict[str, Any]:
         "network": network_to_json(report.network),
         "result_bytes": report.result_bytes,
         "return_at": report.return_at,
+        **({} if report.batch == 1 else {"batch": report.batch}),
         "constraints": dict(vars(report.constraints)),
         "objective": dict(vars(report.objective)),
         "cuts": [
-            row_to_json(row) | {"throughput_per_s": throughput_per_s(row.latency_s, report.network)}
+            row_to_json(row)
+            | {
+                "throughput_per_s": throughput_per_s(
+                    row.latency_s, report.network, report.batch_of(row)
+                )
+            }
             for row in report.cuts
         ],
         "pareto": list(report.pareto),
@@ -82,11 +88,12 @@ def recommendation_to_json(recommendation: Recommendation) -> dict[str, Any]:
     certainty, trace, precision = (
         recommendation.certainty, recommendation.trace, recommendation.precision,
     )  # fmt: skip
-    cut = recommendation.cut
+    batch = recommendation.batch
     together = {"precision": precision, "run": recommendation.run}
     return {
-        "cut": cut if precision is None else cut.removesuffix(row_name("", precision)),
+        "cut": recommendation.cut.removesuffix(row_name("", precision, batch)),
         **({} if precision is None else together),
+        **({} if batch is None else {"batch": batch}),
         "objective": recommendation.objective,
         "why": list(recommendation.why),
         "warnings": list(recommendation.warnings),
@@ -160,6 +167,7 @@ def row_to_json(row: CutReport) -> dict[str, Any]:
         "error": row.error,
         "codec_loss": row.codec_loss and codec_to_json(row.codec_loss),
         **({} if row.precision is None else {"precision": row.precision, "run": row.run}),
+        **({} if row.batch is None else {"batch": row.batch}),
     }
 
 

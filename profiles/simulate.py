@@ -1,6 +1,6 @@
 """How long a device takes for a graph's fused kernels: an analytical model.
 
-The latency of one call, for one input, is
+The latency of one call is
 
     T = sync + sum over kernels of (launch + (c^p + m^p)^(1/p))
 
@@ -14,6 +14,10 @@ many products are summed for one result. A convolution is cut into tiles of 64x6
 last tiles leave multiprocessors idle: ``tail`` is how many tiles' worth of time each of them loses.
 That makes small, deep layers inefficient on large devices, as they are. A concatenation costs
 nothing, since the kernels before it write their part in place.
+
+A call for several inputs has their arithmetic and their activations; weights, launches, the call
+itself and each multiprocessor's lost tiles are there once. Nothing published was compared with the
+model beyond one input.
 
 A power mode scales P by clock and active cores, S by active cores, B by the memory's clock. Launch
 and synchronisation are the CPU's and stay as they are.
@@ -83,10 +87,11 @@ def simulate_latency(
     precision: str,
     power_mode: str | None = None,
 ) -> SimulatedLatency:
-    """Simulate one call at batch one; the module's description holds the formula.
+    """Simulate one call; the module's description holds the formula.
 
     Args:
-        groups: The graph's fused kernels; an empty graph takes no time.
+        groups: The graph's fused kernels, for as many inputs as the call has; an empty graph takes
+            no time.
         device: What it runs on.
         precision: ``fp32``, ``fp16`` or ``int8``.
         power_mode: One of the device's modes; None is its default.

@@ -180,7 +180,7 @@ CSV_COLUMNS = (
     "gain_standard_error", "exact_fsinfo", "attack", "attack_ssim", "attack_psnr_db",
     "attack_converged", "baseline_ssim", "feasible", "pareto", "recommended", "violations", "error",
     *(f"{figure}{part}" for figure in CSV_FIGURES for part in ("", "_standard_error")),
-    "precision", "run", "codec_same_class", "codec_max_rel_error", "codec_images",
+    "precision", "run", "codec_same_class", "codec_max_rel_error", "codec_images", "batch",
 )  # fmt: skip
 
 
@@ -199,7 +199,8 @@ def cuts_csv(report: SweepReport) -> str:
     picked = report.recommendation.cut if report.recommendation else None
     for row in report.cuts:
         line = _csv_row(row)
-        line["throughput_per_s"] = throughput_per_s(row.latency_s, report.network)
+        batch = line["batch"] = report.batch_of(row)
+        line["throughput_per_s"] = throughput_per_s(row.latency_s, report.network, batch)
         line |= {"pareto": row.name in report.pareto, "recommended": row.name == picked}
         line["precision"] = row.precision or report.edge.precision
         writer.writerow({key: _csv_value(value) for key, value in line.items()})

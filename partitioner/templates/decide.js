@@ -6,6 +6,9 @@ const Decide = (() => {
   const { NO_LIMITS, inputGoes, resultGoes, isEnd, isValid, strongest, misses } = Limits;
   const { general } = Numbers;
 
+  // How many inputs a request has; rows of runs that differ in it tell their own.
+  const batchOf = (data, row) => row.batch ?? data.batch;
+
   // --- another network -----------------------------------------------------------------------
 
   const FIELDS = ["name", "uplink_bps", "downlink_bps", "rtt_s", "radio", "source"];
@@ -22,12 +25,13 @@ const Decide = (() => {
       + power(0, network.downlink_bps) * (downBytes * 8 / network.downlink_bps);
   }
 
-  function rebased(row, network, downBytes, radios) {
+  // A request's latency is that of all its inputs, its energy an input's.
+  function rebased(row, network, downBytes, radios, batch) {
     const latency = row.latency_s;
     if (latency === null) return row;
     const sends = latency.uplink.median > 0, receives = latency.downlink.median > 0;
-    const upS = sends ? row.payload_bytes * 8 / network.uplink_bps + network.rtt_s / 2 : 0;
-    const downS = receives ? downBytes * 8 / network.downlink_bps + network.rtt_s / 2 : 0;
+    const upS = sends ? batch * row.payload_bytes * 8 / network.uplink_bps + network.rtt_s / 2 : 0;
+    const downS = receives ? batch * downBytes * 8 / network.downlink_bps + network.rtt_s / 2 : 0;
     const single = (s) => (
       { median: s, p95: s, spread: 0, count: 0, stability: "not repeated", source: "predicted" });
     const { total } = latency;
@@ -54,8 +58,8 @@ const Decide = (() => {
   function overNetwork(data, network) {
     if (sameNetwork(network, data.network)) return data.rows;
     // With a second cut every row has what comes back there; else the result comes back.
-    return data.rows.map((row) =>
-      rebased(row, network, row.downlink_bytes ?? data.result_bytes, data.radios));
+    return data.rows.map((row) => rebased(
+      row, network, row.downlink_bytes ?? data.result_bytes, data.radios, batchOf(data, row)));
   }
 
   // --- figures and scores --------------------------------------------------------------------
@@ -99,13 +103,15 @@ const Decide = (() => {
     return counted.length ? Math.min(...counted) : 0;
   }
 
-  // How long the slowest stage is busy: what a signal takes to the other side keeps none busy.
-  function slowestStage({ edge, uplink, cloud, downlink }, network) {
+  // How long the slowest stage is busy with an input: what a signal takes to the other side keeps
+  // none busy.
+  function slowestStage({ edge, uplink, cloud, downlink }, network, batch) {
     const trip = network.rtt_s / 2;
-    return Math.max(edge.median, cloud.median, uplink.median - trip, downlink.median - trip);
+    return Math.max(edge.median, cloud.median, uplink.median - trip, downlink.median - trip)
+      / batch;
   }
 
-  function tableOf(rows, indices, network) {
+  function tableOf(data, rows, indices, network) {
     const valid = rows.filter(isValid);
     const hasLatency = valid.some((row) => row.latency_s !== null);
     const hasEnergy = valid.some((row) => row.energy_j !== null);
@@ -115,7 +121,8 @@ const Decide = (() => {
       energy: !hasEnergy ? 0 : row.energy_j === null ? Infinity : row.energy_j.total,
       leakage: indices === null ? 0 : indices.get(row.name),
       slowest: !hasLatency ? 0
-        : row.latency_s === null ? Infinity : slowestStage(row.latency_s, network),
+        : row.latency_s === null ? Infinity
+        : slowestStage(row.latency_s, network, batchOf(data, row)),
     }));
     return {
       figures, hasLatency, hasEnergy, hasLeakage: indices !== null,
@@ -225,7 +232,7 @@ const Decide = (() => {
     const { network, limits, objective } = settings;
     const rows = overNetwork(data, network);
     const indices = leakageIndices(rows);
-    const table = tableOf(rows, indices, network);
+    const table = tableOf(data, rows, indices, network);
     const error = Limits.error(limits) || objectiveError(objective, table);
     if (error) return { error, rows, pick: null };
     const figures = new Map(table.figures.map((f) => [f.name, f]));
@@ -251,7 +258,7 @@ const Decide = (() => {
     const holds = (bps) => {
       const rows = overNetwork(there, { ...network, uplink_bps: bps });
       const order = rank(
-        rows, tableOf(rows, leakageIndices(rows), network), limits, objective, data.floors);
+        rows, tableOf(data, rows, leakageIndices(rows), network), limits, objective, data.floors);
       return order.length > 0 && order[0].name === pick;
     };
     const bisect = (inside, outside) => {
@@ -275,5 +282,5 @@ const Decide = (() => {
     return [low === null ? 0 : low, walk(Math.max(1e11, network.uplink_bps), +1)];
   }
 
-  return { decide, stableInterval, strongest, sameNetwork, isEnd };
+  return { decide, stableInterval, strongest, sameNetwork, isEnd, batchOf };
 })();

@@ -77,7 +77,7 @@ const Detail = (() => {
     "edge_macs", "cloud_macs", "edge_parameters", "edge_peak_activation_bytes", "edge_nodes",
     "verified", "latency_s", "energy_j", "edge_memory_bytes", "leakage", "attacks", "baseline",
     "strongest_attack", "attack_notes", "feasible", "violations", "error", "throughput_per_s",
-    "downlink_bytes"]);
+    "downlink_bytes", "batch"]);
 
   function others(row) {
     return Object.entries(row)
@@ -88,7 +88,7 @@ const Detail = (() => {
       ]);
   }
 
-  // Inferences a second when the stages work side by side, over the network that is set.
+  // Inputs a second when the stages work side by side, over the network that is set.
   function pace(row, result) {
     const figures = result.table.figures.find((f) => f.name === row.name);
     const slowest = figures ? figures.slowest : null;

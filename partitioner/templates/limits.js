@@ -6,8 +6,11 @@ const Limits = (() => {
   const plain = (v) => general(v, 3);
   const nats = (v) => `${general(v, 3)} nats`;
 
-  // A row's name tells its precision too where several are compared.
-  const cutOf = (row) => (row.precision ? row.name.slice(0, -1 - row.precision.length) : row.name);
+  // A row's name tells its precision and its batch too where several are compared.
+  function cutOf(row) {
+    const kind = (row.precision ? `@${row.precision}` : "") + (row.batch ? `@b${row.batch}` : "");
+    return row.name.slice(0, row.name.length - kind.length);
+  }
   const inputGoes = (row) => cutOf(row) === "cloud-only";
   const resultGoes = (row) => cutOf(row) === "edge-only";
   const isEnd = (row) => inputGoes(row) || resultGoes(row);

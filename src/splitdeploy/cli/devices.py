@@ -132,6 +132,7 @@ def fit(run: Path, name: str, out: Path, **given: Any) -> None:
 
     latencies = measured_latencies(report)
     groups = head_kernels(report, latencies, given["model"])
+    at_once = "" if report.batch == 1 else f" with {report.batch} inputs at once"
     fitted = fit_device(
         [MeasuredHead(cut, groups[cut], measured_s) for cut, measured_s in latencies.items()],
         like,
@@ -139,7 +140,7 @@ def fit(run: Path, name: str, out: Path, **given: Any) -> None:
         title=given["title"] or name,
         precision=precision,
         power_mode=report.edge.power_mode,
-        origin=f"{report.model.name} on {report.edge.device}, {report.created[:10]}",
+        origin=f"{report.model.name} on {report.edge.device}{at_once}, {report.created[:10]}",
     )
     write_atomically(out, device_to_json(fitted.device, fitted.rows))
     if not given["quiet"]:

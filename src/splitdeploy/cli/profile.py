@@ -81,6 +81,14 @@ NOT_OF_A_RUN = ("out", "resume", "jobs", "format", "form", "verbose", "quiet", "
     help="A stream: what each cut needs of the uplink.",
 )
 @click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Inputs a request: latency is the request's, energy and throughput an input's.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -112,6 +120,7 @@ def command(**given: Any) -> None:
     Example:
       splitdeploy profile resnet18 --device jetson --network lte --max-latency 80ms
       splitdeploy profile resnet18 --device jetson --return-at avgpool
+      splitdeploy profile resnet18 --device jetson --batch 8 --objective throughput
     """
     started = time.perf_counter() - _since_start_s()
     with seldom_collected():
@@ -206,6 +215,7 @@ def read_settings(given: dict[str, Any]) -> tuple[Any, Path]:
         noise=given["noise"],
         queries=given["queries"],
         fps=given["fps"],
+        batch=given["batch"],
         constraints=question.constraints,
         objective=question.objective,
         trace=question.trace,
