@@ -167,13 +167,14 @@ def line_of(run: Run) -> tuple[str, ...]:
     report = run.report
     places = (place_of(report.edge), place_of(report.cloud))
     setting = (*places, f"{report.network.name}: {network_of(report)}")
+    model = "; ".join(filter(None, (report.model.name, batch_of(report))))
     pick = report.find(report.recommendation.cut) if report.recommendation else None
     if pick is None:
-        return (run.label, report.model.name, "none is feasible", *(MISSING,) * 6, *setting)
+        return (run.label, model, "none is feasible", *(MISSING,) * 6, *setting)
     index = (leakage_indices(report) or {}).get(pick.name)
     attack = pick.strongest_attack
     return (
-        run.label, report.model.name, pick.name,
+        run.label, model, pick.name,
         format_time(pick.latency_s.total.median) if pick.latency_s else MISSING,
         format_energy(pick.energy_j.total) if pick.energy_j else MISSING,
         format_size(pick.cut.payload_bytes),

@@ -1,4 +1,4 @@
-"""Runs of one model in several precisions as one report, so that a decision sees all their rows."""
+"""Runs of one model in several precisions and batches as one report, for one decision over all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from splitdeploy.partitioner.rebase import result_bytes, with_network
 from splitdeploy.profiles.cut import PRECISIONS
 from splitdeploy.profiles.errors import UsageError
 from splitdeploy.profiles.network import NetworkProfile
-from splitdeploy.profiles.report import CutReport, PlaceInfo, SweepReport
+from splitdeploy.profiles.report import CutReport, PlaceInfo, SweepReport, row_name
 
 _AGAIN = "profile one of them again like the other, or decide each by itself"
 
@@ -30,23 +30,27 @@ class FolderRun:
 def join_runs(runs: Sequence[FolderRun], network: NetworkProfile | None = None) -> SweepReport:
     """One report with the rows of all runs, each named ``<cut>@<precision>``.
 
+    Where runs differ in how many inputs a request has, ``@b<batch>`` comes behind it.
+
     Args:
-        runs: At least two, of the same model in the same setting and of different precisions.
+        runs: At least two, of the same model in the same setting, no two of them of the same
+            precision and batch.
         network: See all of them over this network; None for their own, which must be the same.
 
     Returns:
         The report, undecided. Rows stand in the order of execution, those of one cut from fp32 to
-        int8.
+        int8, then from the smallest batch to the largest.
 
     Raises:
         UsageError: The runs do not belong together; the message names the first thing that differs.
     """
-    ordered = _by_precision(runs)
+    ordered = _in_order(runs)
     for other in ordered[1:]:
         _check_alike(ordered[0], other, network)
-    rows = [row for run in ordered for row in _rows(run, network)]
     first = ordered[0].report
     reports = [run.report for run in ordered]
+    differ = len({report.batch for report in reports}) > 1
+    rows = [row for run in ordered for row in _rows(run, network, tell_batch=differ)]
     return replace(
         first,
         edge=_place([report.edge for report in reports]),
@@ -57,13 +61,14 @@ def join_runs(runs: Sequence[FolderRun], network: NetworkProfile | None = None) 
         recommendation=None,
         warnings=tuple(dict.fromkeys(_warnings(reports))),
         result_bytes=result_bytes(first),
+        batch=1 if differ else first.batch,
     )
 
 
-def _by_precision(runs: Sequence[FolderRun]) -> list[FolderRun]:
+def _in_order(runs: Sequence[FolderRun]) -> list[FolderRun]:
     if len(runs) < 2:
         raise UsageError(f"expected at least two runs to join, got {len(runs)}")
-    found: dict[str, FolderRun] = {}
+    found: dict[tuple[int, int], FolderRun] = {}
     for run in runs:
         kind = run.report.edge.precision
         if kind not in PRECISIONS:
@@ -71,27 +76,35 @@ def _by_precision(runs: Sequence[FolderRun]) -> list[FolderRun]:
                 f"expected a run in {', '.join(PRECISIONS)}, got {kind!r} in {run.folder}: "
                 "profile it anew"
             )
-        if kind in found:
+        key = list(PRECISIONS).index(kind), run.report.batch
+        if key in found:
+            at_once = "" if key[1] == 1 else f" with {key[1]} inputs a request"
             raise UsageError(
-                f"expected runs of different precisions, got {kind} in {found[kind].folder} and "
-                f"in {run.folder}: leave one of them out, or profile it with another --precision"
+                f"expected runs of different precisions or batches, got {kind}{at_once} in "
+                f"{found[key].folder} and in {run.folder}: leave one of them out, or profile it "
+                "with another --precision or --batch"
             )
-        found[kind] = run
-    return [found[kind] for kind in PRECISIONS if kind in found]
+        found[key] = run
+    return [found[key] for key in sorted(found)]
 
 
-def _rows(run: FolderRun, network: NetworkProfile | None) -> Iterator[CutReport]:
+def _rows(
+    run: FolderRun, network: NetworkProfile | None, *, tell_batch: bool
+) -> Iterator[CutReport]:
     report = run.report if network is None else with_network(run.report, network)
+    batch = report.batch if tell_batch else None
     for row in report.cuts:
-        yield replace(row, precision=run.report.edge.precision, run=run.folder)
+        yield replace(row, precision=report.edge.precision, run=run.folder, batch=batch)
 
 
 def _warnings(reports: Sequence[SweepReport]) -> Iterator[str]:
-    """Of all runs; what not all of them say comes with the precision of the run that does."""
+    """Of all runs; what not all of them say comes with what the run that does is of."""
+    differ = len({report.batch for report in reports}) > 1
     for report in reports:
+        name = row_name(report.edge.precision, None, report.batch if differ else None)
         for text in report.warnings:
             everyone = all(text in other.warnings for other in reports)
-            yield text if everyone else f"{report.edge.precision}: {text}"
+            yield text if everyone else f"{name}: {text}"
 
 
 def _place(places: Sequence[PlaceInfo]) -> PlaceInfo:
@@ -143,8 +156,8 @@ def _differ(
 ) -> UsageError:
     (a, first), (b, second) = one, other
     return UsageError(
-        f"expected runs that differ in precision alone, got another {what}: {a} in {first.folder}, "
-        f"{b} in {second.folder}; {remedy}"
+        f"expected runs that differ in precision and batch alone, got another {what}: {a} in "
+        f"{first.folder}, {b} in {second.folder}; {remedy}"
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
@@ -44,8 +47,8 @@ def graph_shapes(model: ModelProto, batch: int = 1) -> Shapes:
 
     Args:
         model: Any ONNX model; its weights may lie outside.
-        batch: How many inputs it gets at once: what its symbols stand for, since no other size may
-            be left open.
+        batch: How many inputs it gets at once: what the symbols of its inputs stand for, which
+            leave no other size open, and those that its results begin with.
 
     Returns:
         Shapes of inputs, weights, results and what lies between.
@@ -61,8 +64,9 @@ def graph_shapes(model: ModelProto, batch: int = 1) -> Shapes:
 
 def _carried(model: ModelProto, batch: int) -> dict[str, tuple[int, ...]]:
     graph = model.graph
+    sizes = dict.fromkeys(_symbols(model), batch)
     known = {
-        info.name: tuple(_sizes(info, batch))
+        info.name: tuple(_sizes(info, sizes))
         for infos in (graph.value_info, graph.output, graph.input)
         for info in infos
         if info.type.tensor_type.HasField("shape")
@@ -70,36 +74,45 @@ def _carried(model: ModelProto, batch: int) -> dict[str, tuple[int, ...]]:
     return known | {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
 
 
-def _sizes(info: ValueInfoProto, batch: int) -> Iterator[int]:
+def _symbols(model: ModelProto) -> Iterator[str]:
+    """The names that stand for the batch: in inputs' open sizes, and in the first of results'."""
+    shapes = [info.type.tensor_type.shape.dim for info in model.graph.input]
+    shapes += [info.type.tensor_type.shape.dim[:1] for info in model.graph.output]
+    for size in itertools.chain(*shapes):
+        yield size.dim_param
+        yield from re.findall(r"[A-Za-z_]\w*", size.dim_param)
+
+
+def _sizes(info: ValueInfoProto, sizes: Mapping[str, int]) -> Iterator[int]:
     for size in info.type.tensor_type.shape.dim:
         known = size.HasField("dim_value")
-        yield size.dim_value if known else symbolic_size(size.dim_param, batch)
+        yield size.dim_value if known else symbolic_size(size.dim_param, sizes)
 
 
-def symbolic_size(text: str, batch: int = 1) -> int:
+def symbolic_size(text: str, sizes: Mapping[str, int] = MappingProxyType({})) -> int:
     """A symbolic size such as ``64*s0``.
 
     Args:
-        text: Integers, names and ``+ - * //``.
-        batch: What every name stands for.
+        text: Integers, names and ``+ - * //``; or a name with other signs in it.
+        sizes: What names stand for; any other stands for 1.
 
     Returns:
         The size; 1 for anything else.
     """
     try:
-        return _evaluate(ast.parse(text, mode="eval").body, batch)
+        return _evaluate(ast.parse(text, mode="eval").body, sizes)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
-        return 1
+        return sizes.get(text, 1) if text else 1
 
 
-def _evaluate(tree: ast.expr, batch: int) -> int:
+def _evaluate(tree: ast.expr, sizes: Mapping[str, int]) -> int:
     if isinstance(tree, ast.Constant) and isinstance(tree.value, int):
         return int(tree.value)
     if isinstance(tree, ast.Name):
-        return batch
+        return sizes.get(tree.id, 1)
     if isinstance(tree, ast.BinOp) and type(tree.op) in _OPERATORS:
-        sides = _evaluate(tree.left, batch), _evaluate(tree.right, batch)
-        return _OPERATORS[type(tree.op)](*sides)
+        both = _evaluate(tree.left, sizes), _evaluate(tree.right, sizes)
+        return _OPERATORS[type(tree.op)](*both)
     raise ValueError(f"no size: {ast.dump(tree)}")
 
 
@@ -114,11 +127,12 @@ def _without_weights(model: ModelProto, batch: int) -> ModelProto:
     graph.node.extend(source.node)
     graph.input.extend(source.input)
     graph.output.extend(source.output)
+    sizes = dict.fromkeys(_symbols(model), batch)
     for info in (*graph.input, *graph.output):
         for dimension in info.type.tensor_type.shape.dim:
             # Inference follows numbers further than symbols.
             if dimension.HasField("dim_param"):
-                dimension.dim_value = symbolic_size(dimension.dim_param, batch)
+                dimension.dim_value = symbolic_size(dimension.dim_param, sizes)
     named = {info.name for info in source.input}
     for tensor in source.initializer:
         if _is_small(tensor):

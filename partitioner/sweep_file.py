@@ -1,15 +1,16 @@
-"""The file of ``splitdeploy sweep``: models × devices × networks × precisions, with options.
+"""The file of ``splitdeploy sweep``: models × devices × networks × precisions × batches.
 
     models: [resnet18, {model: mobilenet_v2, input-shape: 3x160x160}]
     devices: [jetson-nano, {device: jetson-orin-nano, power-mode: 7W}]
     networks: [lte, {uplink: 1mbit, rtt: 50ms}]
     precisions: [fp16, int8]
+    batches: [1, 8]
     budget: 2m
 
 An entry of a list is a name, or the options that it stands for. Every other key is an option of
-``splitdeploy profile`` without its dashes, and holds for all runs; what stands with a precision
-comes before what stands with a network, that before a device's, that before a model's, and that
-before the file's own.
+``splitdeploy profile`` without its dashes, and holds for all runs; what stands with a batch comes
+before what stands with a precision, that before a network's, that before a device's, that before a
+model's, and that before the file's own.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from splitdeploy.profiles.errors import MissingExtraError, UnknownNameError, Usa
 
 AXES = {
     "models": "model", "devices": "device", "networks": "network", "precisions": "precision",
+    "batches": "batch",
 }  # fmt: skip
 """Each list, and the option that a bare name in it stands for."""
 
@@ -57,7 +59,7 @@ class SweepRun:
 
 
 def read_sweep_file(path: Path, known: Mapping[str, bool]) -> tuple[SweepRun, ...]:
-    """The runs that a file asks for, in the order of models, then devices, networks and precisions.
+    """The runs that a file asks for: of models, then devices, networks, precisions and batches.
 
     Args:
         path: The YAML file.
@@ -196,8 +198,15 @@ def _kind(value: object) -> str:
 
 def _label(options: Mapping[str, str | bool]) -> str:
     """The values of an entry, as a part of a file's name."""
-    words = [key if value is True else str(value) for key, value in options.items() if value]
+    words = [_word(key, value) for key, value in options.items() if value]
     return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(words)).strip("-.")[:_LONGEST_LABEL]
+
+
+def _word(key: str, value: str | bool) -> str:
+    """An option in a name; a batch bears a letter, as in the names of rows."""
+    if value is True:
+        return key
+    return f"b{value}" if key == "batch" else str(value)
 
 
 def _named(runs: Sequence[tuple[str, dict[str, str | bool]]]) -> tuple[SweepRun, ...]:

@@ -49,6 +49,7 @@ class SummaryRow:
         ssim: Of the strongest attack on the pick.
         fsinfo: Of the pick, in nats per input element.
         precision: That the run computes and sends in.
+        batch: Inputs a request of the run.
     """
 
     name: str
@@ -71,6 +72,7 @@ class SummaryRow:
     ssim: float | None = None
     fsinfo: float | None = None
     precision: str | None = None
+    batch: int | None = None
 
 
 def summarise(
@@ -94,7 +96,7 @@ def _row(run: Planned, outcome: Outcome, out: Path) -> SummaryRow:
     base = SummaryRow(
         outcome.name, outcome.key, outcome.name, outcome.status, outcome.error, outcome.seconds,
         outcome.host, options.model, options.device, options.cloud, _network(options.network),
-        precision=options.precision,
+        precision=options.precision, batch=options.batch,
     )  # fmt: skip
     if outcome.status not in _WHOLE:
         return base

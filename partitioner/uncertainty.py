@@ -3,12 +3,13 @@
 A *case* is one way that things may truly be. The parts of a figure vary as follows; what varies
 together must be drawn together, or ties that errors leave alone would be broken by them.
 
-- ``edge``, ``cloud``: the time of a side is F H G. The factor F is common to all rows of the side,
-  log-normal with median 1: a device that is slower than its model is so for every cut. H is common
-  to the rows that compute in one precision: what a precision takes more or less than the model's.
-  G is the time of a row by a gamma process in the row's time: the share of error that differs
-  between kernels. Heads of one precision are nested, so that a longer one takes longer in every
-  case, and two that are nearly alike stay so.
+- ``edge``, ``cloud``: the time of a side is F H B G. The factor F is common to all rows of the
+  side, log-normal with median 1: a device that is slower than its model is so for every cut. H is
+  common to the rows that compute in one precision: what a precision takes more or less than the
+  model's; B to those that compute as many inputs at a time. G is the time of a row by a gamma
+  process in the row's time: the share of error that differs between kernels. Heads of one
+  precision are nested, so that a longer one takes longer in every case, and two that are nearly
+  alike stay so.
 - ``network``: rates by one log-normal factor that all rows share (or drawn from a trace), the round
   trip by another one.
 - ``power``: the draw of the board, and that of the radio, by a factor each.
@@ -32,7 +33,11 @@ from functools import lru_cache
 import numpy as np
 
 from splitdeploy.partitioner.limits import agreement
-from splitdeploy.partitioner.precision_spread import precision_spreads, side_precisions
+from splitdeploy.partitioner.precision_spread import (
+    batch_spreads,
+    precision_spreads,
+    side_precisions,
+)
 from splitdeploy.partitioner.scoring import is_valid
 from splitdeploy.partitioner.side_cases import Array, normal, side_cases
 from splitdeploy.profiles.bandwidth_trace import TraceSample
@@ -144,18 +149,23 @@ def _side(name: str, report: SweepReport, rows: Sequence[CutReport]) -> Uncertai
         # Half of it is of the day that matters, half of the days on which each run was measured.
         common /= math.sqrt(2)
         return UncertainPart(
-            name, common, own, f"{text}, each precision by itself", dict.fromkeys(kinds, common)
+            name, common, own, f"{text}, each run by itself", dict.fromkeys(kinds, common)
         )
     apart: Mapping[str, float] = {}
+    batches: Mapping[str, float] = {}
     if common or own:
         text = f"{place.device}, {timed[0].source}: the stated error of its device model"
         apart = precision_spreads(report, name, kinds)
+        batches = batch_spreads(report.batch_of(row) for row in rows)
     else:
         text = f"{place.device}, {timed[0].source}: no error is stated, and none is assumed"
     if apart:
         told = ", ".join(f"{kind} {spread:.2g}" for kind, spread in apart.items())
         text += f", and one of each precision ({told})"
-    return UncertainPart(name, common, own, text, apart)
+    if batches:
+        told = ", ".join(f"{count} {spread:.2g}" for count, spread in batches.items())
+        text += f", and one of several inputs at a time ({told})"
+    return UncertainPart(name, common, own, text, apart, batches)
 
 
 def _time_spread(time: Measurement) -> tuple[float, float]:
@@ -274,6 +284,7 @@ def draw_cases(
         name: side_cases(
             _times(rows, name),
             side_precisions(report, name, rows),
+            [report.batch_of(row) for row in rows],
             by_name[name],
             draws,
             seeds[name],

@@ -25,7 +25,10 @@ class UncertainPart:
         own: Standard deviation that each row has of its own, relative.
         text: What the figures are, in words: where the errors come from.
         by_precision: Standard deviation that rows of one precision share besides, relative, by
-            precision; those that have none are left out.
+            precision; those that have none are left out. Of a side that was measured in several
+            runs, by run: ``fp16@b8``.
+        by_batch: The same of rows whose requests have as many inputs, by their number: what has
+            grown by there on a way that all larger numbers share.
     """
 
     name: str
@@ -33,6 +36,7 @@ class UncertainPart:
     own: float
     text: str
     by_precision: Mapping[str, float] = field(default_factory=dict)
+    by_batch: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,10 +131,14 @@ def certainty_to_json(certainty: Certainty) -> dict[str, Any]:
             dict(vars(row)) | {"meets": dict(row.meets)} for row in certainty.candidates
         ],
         "settle": [dict(vars(settle)) for settle in certainty.settle],
-        "uncertain_parts": [
-            dict(vars(part)) | {"by_precision": dict(part.by_precision)} for part in certainty.parts
-        ],
+        "uncertain_parts": [_part_to_json(part) for part in certainty.parts],
     }
+
+
+def _part_to_json(part: UncertainPart) -> dict[str, Any]:
+    document = dict(vars(part)) | {"by_precision": dict(part.by_precision)}
+    batches = dict(document.pop("by_batch"))
+    return document | {"by_batch": batches} if batches else document
 
 
 def certainty_from_json(node: Node) -> Certainty:
@@ -176,11 +184,12 @@ def _settle(node: Node) -> Settle:
 
 
 def _part(node: Node) -> UncertainPart:
-    apart = node.get("by_precision")
+    apart, batches = node.get("by_precision"), node.get("by_batch")
     return UncertainPart(
         name=node["name"].text(),
         common=node["common"].number(),
         own=node["own"].number(),
         text=node["text"].text(),
         by_precision={kind: value.number() for kind, value in apart.items()} if apart else {},
+        by_batch={count: value.number() for count, value in batches.items()} if batches else {},
     )

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from splitdeploy.partitioner import costs
 from splitdeploy.partitioner.case_figures import case_figures
+from splitdeploy.partitioner.compare import line_of, name_runs, settings_of
 from splitdeploy.partitioner.rebase import with_network
 from splitdeploy.partitioner.recommend import recommend
 from splitdeploy.partitioner.render_table import render
@@ -218,6 +220,13 @@ def test_the_table_says_what_is_of_a_request_and_what_of_an_input() -> None:
     assert "over wifi; 8 inputs a request" in text and note in text
     assert note in render(report, "md")
     assert "a request" not in render(make_report(), width=140)
+
+
+def test_a_comparison_of_runs_tells_their_batches() -> None:
+    reports = [make_report(), in_batch(make_report(), 8)]
+    one, many = name_runs([Path("runs/b1"), Path("runs/b8")], reports)
+    assert (line_of(one)[1], line_of(many)[1]) == ("resnet18", "resnet18; 8 inputs a request")
+    assert ("Batch", "1 input a request", "8 inputs a request") in settings_of(*reports)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_page_picks_what_recommend_picks_with_a_batch(browser: Any, page: Path, seed: int) -> None:
+def test_the_page_picks_what_recommend_picks_with_a_batch(
+    browser: Any, page: Path, seed: int
+) -> None:
     if browser.current_url != page.as_uri():
         open_at(browser, page, 1280)
     fields, chosen = random_setting(random.Random(seed))

@@ -308,7 +308,7 @@ def changed(**changes: object) -> SweepReport:
         ({"network__rtt_s": 1.0}, r"another network: \(.*0.01.* in runs/fp16"),
         ({"result_bytes": 8}, "another size of the result: 4000 in runs/fp16, 8 in runs/int8"),
         ({"edge__precision": "int4"}, "expected a run in fp32, fp16, int8, got 'int4' in runs/int"),
-        ({"edge__precision": "fp16"}, "of different precisions, got fp16 in runs/fp16 and in"),
+        ({"edge__precision": "fp16"}, "precisions or batches, got fp16 in runs/fp16 and in"),
     ],
 )  # fmt: skip
 def test_what_differs_first_is_named(changes: dict[str, object], message: str) -> None:
@@ -402,7 +402,7 @@ def test_runs_that_were_measured_err_each_by_itself() -> None:
     assert alone.by_precision == {} and set(both.by_precision) == {"fp16", "int8"}
     whole = both.common**2 + both.by_precision["int8"] ** 2
     assert whole == pytest.approx(alone.common**2)
-    assert "each precision by itself" in both.text
+    assert "each run by itself" in both.text
 
 
 @pytest.mark.parametrize(

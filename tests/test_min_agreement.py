@@ -236,4 +236,4 @@ def test_a_share_out_of_range_is_refused_at_once(words: tuple[str, ...], told: s
 def test_runs_that_do_not_belong_together_are_one_line(runs: dict[str, Path]) -> None:
     shown = splitdeploy("recommend", runs["fp32"], runs["fp32"])
     assert (shown.code, shown.err.count("\n")) == (2, 1)
-    assert "expected runs of different precisions, got fp32 in" in shown.err
+    assert "expected runs of different precisions or batches, got fp32 in" in shown.err

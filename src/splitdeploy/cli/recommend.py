@@ -27,8 +27,8 @@ from splitdeploy.cli.question import given_question, question_options
 def command(runs: tuple[Path, ...], form: str, **given: Any) -> None:
     """Decide anew where to cut, from the figures stored in RUN.
 
-    Several runs of one model that differ in precision are decided together: the best pair of a cut
-    and a precision.
+    Several runs of one model that differ in precision or batch are decided together: the best
+    triple of a cut, a precision and a batch.
 
     \b
     Example:
@@ -36,6 +36,7 @@ def command(runs: tuple[Path, ...], form: str, **given: Any) -> None:
       splitdeploy recommend runs/demo --max-latency 30ms --confidence 0.95
       splitdeploy recommend runs/demo --trace drive.csv --switch-cost 200ms
       splitdeploy recommend runs/fp16 runs/int8 --min-agreement 0.95
+      splitdeploy recommend runs/b1 runs/b8 --objective throughput --max-latency 100ms
     """
     question = given_question(given, needs_trace=("switch_cost", "fps"))
     from splitdeploy.partitioner.recommend import recommend

@@ -13,6 +13,7 @@ import click
 
 from splitdeploy.cli import options as shared
 from splitdeploy.profiles.errors import UnknownNameError, UsageError
+from splitdeploy.profiles.report import row_name
 
 if TYPE_CHECKING:
     from splitdeploy.partitioner.sweep_backends import Spread
@@ -267,7 +268,7 @@ def _cells(row: SummaryRow) -> list[str]:
     return [
         Path(row.model).name,
         row.device,
-        row.precision or MISSING,
+        row_name(row.precision or MISSING, None, None if row.batch == 1 else row.batch),
         row.network,
         row.device_source or MISSING,
         row.cut or row.status,
