@@ -282,12 +282,14 @@ def _points(
 ) -> list[str]:
     picked = report.recommendation.cut if report.recommendation else None
     feasible = {row.name: row.feasible for row in report.cuts}
+    paced = report.objective.name == "throughput"
     elements = []
     for row in rows:
         x, y = places[row.name]
-        tip = f"{row.name}: {format_time(row.latency_s)}, leakage index {row.leakage:.2f}" + (
-            "" if feasible[row.name] else ", violates a constraint"
-        )
+        tip = f"{row.name}: {format_time(row.latency_s)}, leakage index {row.leakage:.2f}"
+        if paced and row.slowest_s > 0:
+            tip += f", {1 / row.slowest_s:.3g} a second"
+        tip += "" if feasible[row.name] else ", violates a constraint"
         if row.name == picked:
             elements.append(svg.circle(x, y, 11, "halo"))
         hollow = "" if feasible[row.name] else " hollow"

@@ -120,6 +120,7 @@ def _others(decision: Decision) -> Iterator[str]:
     kinds = [
         kind
         for kind, there in (
+            ("throughput", decision.objective.name == "throughput"),
             ("latency", table.has_latency),
             ("energy", table.has_energy),
             ("leakage", table.has_leakage),

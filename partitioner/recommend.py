@@ -81,7 +81,8 @@ def recommend(
 
     Returns:
         The report with feasibility, violations, Pareto set and recommendation decided anew. The
-        Pareto set is over latency, energy and the leakage index, among all rows that did not fail.
+        Pareto set is over latency, energy and the leakage index, with the objective ``throughput``
+        over the slowest stage too, among all rows that did not fail.
 
     Raises:
         InfeasibleError: No row satisfies the constraints; the message names the constraint that
@@ -238,7 +239,7 @@ def judge(
         cuts=rows,
         constraints=constraints,
         objective=objective,
-        pareto=pareto_front({row.name: row.point for row in table.rows}),
+        pareto=pareto_front({row.name: row.trade_offs(objective) for row in table.rows}),
         recommendation=None,
     )
 

@@ -89,6 +89,7 @@ def render_html(report: SweepReport, run_dir: Path | str) -> str:
         galleries=list(_galleries(report, Path(run_dir))),
         leakage=_first_leakage(report),
         family=leakage_table(report),
+        has_latency=any(row.latency_s for row in report.cuts),
         has_energy=any(row.energy_j for row in report.cuts),
         has_leakage=any(row.leakage for row in report.cuts),
         has_attacks=any(row.attacks for row in report.cuts),

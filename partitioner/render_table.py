@@ -20,6 +20,7 @@ from splitdeploy.partitioner.wording import (
     fsinfo_of,
     milli,
     network_of,
+    pace_of,
     ssim_of,
     status_of,
     title_of,
@@ -28,7 +29,6 @@ from splitdeploy.partitioner.wording import (
 from splitdeploy.profiles.errors import UnknownNameError
 from splitdeploy.profiles.report import CutReport, StageLatency, SweepReport
 from splitdeploy.profiles.store import cuts_csv, dump_json
-from splitdeploy.profiles.throughput import throughput_per_s
 
 FORMATS = ("table", "json", "csv", "md")
 
@@ -76,16 +76,11 @@ def _columns(report: SweepReport) -> list[Column]:
     columns = list(COLUMNS)
     if report.objective.name == "throughput":
         place = [column.header for column in columns].index("total ms")
-        columns.insert(place, Column("per s", lambda row: _pace(row, report)))
+        columns.insert(place, Column("per s", lambda row: pace_of(row, report)))
     if any(row.codec_loss for row in report.cuts):
         place = [column.header for column in columns].index("verified")
         columns.insert(place, Column("class", class_of, 3))
     return columns
-
-
-def _pace(row: CutReport, report: SweepReport) -> str:
-    rate = throughput_per_s(row.latency_s, report.network, report.batch_of(row))
-    return MISSING if rate is None else f"{rate:.3g}"
 
 
 def render(

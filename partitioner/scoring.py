@@ -74,6 +74,10 @@ class Figures:
         """Its place among the trade-offs."""
         return (self.latency_s, self.energy_j, self.leakage)
 
+    def trade_offs(self, objective: Objective) -> tuple[float, ...]:
+        """Its place among what this objective trades: with ``throughput`` the pace too."""
+        return (self.slowest_s, *self.point) if objective.name == "throughput" else self.point
+
 
 @dataclass(frozen=True)
 class Table:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from splitdeploy.profiles.report import AttackRecord, CutReport, PlaceInfo, SweepReport
+from splitdeploy.profiles.report import (
+    AttackRecord,
+    CutReport,
+    Objective,
+    PlaceInfo,
+    SweepReport,
+)
+from splitdeploy.profiles.throughput import throughput_per_s
 from splitdeploy.profiles.units import format_energy, format_rate, format_time
 
 MISSING = "–"
@@ -86,6 +93,12 @@ def class_of(row: CutReport) -> str:
     return f"{loss.images - loss.changed}/{loss.images}"
 
 
+def pace_of(row: CutReport, report: SweepReport) -> str:
+    """Inputs a second with the stages side by side, or a dash."""
+    rate = throughput_per_s(row.latency_s, report.network, report.batch_of(row))
+    return MISSING if rate is None else f"{rate:.3g}"
+
+
 def verified_of(row: CutReport) -> str:
     """Whether the cut was verified: yes, no, or a dash where it was not tried."""
     return MISSING if row.verified is None else ("yes" if row.verified.ok else "NO")
@@ -150,11 +163,17 @@ def minus(number: str) -> str:
     return number.replace("-", "−")
 
 
+def traded(objective: Objective) -> str:
+    """What the Pareto set is over."""
+    paced = "throughput, " if objective.name == "throughput" else ""
+    return f"{paced}latency, energy and leakage index"
+
+
 def footnotes(report: SweepReport) -> list[str]:
     """What the marks in a table mean, as far as they occur."""
     notes = [f"{row.name} failed: {row.error}" for row in report.cuts if row.error]
     if report.pareto:
-        notes.append("◆ on the Pareto set of latency, energy and leakage index.")
+        notes.append(f"◆ on the Pareto set of {traded(report.objective)}.")
     if per_of(report):
         notes.append(f"{batch_of(report)}: {per_of(report)}.")
     if any(row.codec_loss for row in report.cuts):

@@ -23,6 +23,7 @@ from headless import needs_browser, open_at
 
 from splitdeploy.partitioner.recommend import judge, recommend
 from splitdeploy.partitioner.render_html import render_html
+from splitdeploy.partitioner.wording import pace_of
 from splitdeploy.profiles.errors import InfeasibleError
 from splitdeploy.profiles.network import NETWORKS, NetworkProfile
 from splitdeploy.profiles.report import Constraints, Objective
@@ -118,6 +119,46 @@ def test_each_slider_of_the_network_moves_the_pick(opened: Any, key: str) -> Non
                       "n__downlink_bps": 9000, "n__rtt_s": 0})  # fmt: skip
     picks = [slide(opened, key, share)["pick"] for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert len(set(picks)) > 1
+
+
+TRADED = """
+const visible = (css) => [...document.querySelectorAll(css)].filter((e) => e.checkVisibility());
+return {
+  words: document.querySelector("#h-cuts + .lead").innerText,
+  legend: document.querySelector("#h-tradeoff ~ .legend li").innerText,
+  paces: visible("#cuts .c-pace").map((e) => e.textContent),
+  headings: visible("#cuts thead th").map((e) => e.textContent),
+  diamonds: visible("[data-plot=tradeOff] .target").filter((t) => t.querySelector("polygon"))
+    .map((t) => [t.dataset.cut, t.getAttribute("aria-label")]),
+};
+"""
+
+
+@pytest.mark.parametrize("uplink", [20, 300, 3000])
+def test_with_throughput_the_pace_is_traded_too(opened: Any, uplink: int) -> None:
+    network = replace(RUN.network, name="custom", uplink_bps=uplink * 1e6, downlink_bps=1e9)
+    sets = {}
+    for objective in ("latency", "throughput"):
+        shown = settle(opened, **{"objective-name": objective, "n__uplink_bps": uplink,
+                                  "n__downlink_bps": 1000})  # fmt: skip
+        expected = recommend(
+            RUN, constraints=Constraints(), objective=Objective(objective), network=network
+        )
+        sets[objective] = expected.pareto
+        assert shown["pareto"] == list(expected.pareto)
+        said = opened.execute_script(TRADED)
+        paced = objective == "throughput"
+        words = "throughput, latency" if paced else "set of latency"
+        assert f"{words}, energy and leakage index." in said["words"]
+        assert ("(throughput, latency, energy, leakage)" in said["legend"]) == paced
+        assert ("Per s" in said["headings"]) == paced
+        rates = [pace_of(row, expected) for row in expected.cuts]
+        assert said["paces"] == (rates if paced else [])
+        assert [name for name, _ in said["diamonds"]] == list(expected.pareto)
+        for name, label in said["diamonds"]:
+            rate = f"{pace_of(expected.find(name), expected)} a second"
+            assert (rate in label) == paced
+    assert set(sets["latency"]) < set(sets["throughput"])
 
 
 def test_a_preset_sets_rates_and_radio(opened: Any) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitdeploy.partitioner.recommend import recommend
+from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.render_table import render
 from splitdeploy.partitioner.scoring import OBJECTIVES
 from splitdeploy.profiles.errors import UsageError
@@ -95,6 +96,18 @@ def test_every_form_of_the_report_tells_it() -> None:
     assert "per s" in render(report, width=140)
     assert f" {rate:.3g} |" in render(report, "md")
     assert "per s" not in render(replace(report, objective=Objective()), width=140)
+
+
+def test_what_the_set_is_over_is_said_wherever_it_is_marked() -> None:
+    for objective, words in ((FAST, "throughput, latency"), (Objective(), "latency")):
+        report = recommend(make_report(), constraints=Constraints(), objective=objective)
+        note = f"◆ on the Pareto set of {words}, energy and leakage index."
+        assert note in render(report) and note in render(report, "md")
+        hidden = "" if objective is FAST else " hidden"
+        page = render_html(report, ".")
+        assert f"set of <span data-throughput{hidden}>throughput, </span>latency, energy" in page
+        assert f"set (<span data-throughput{hidden}>throughput, </span>latency, energy" in page
+        assert (" a second</title>" in page) == (objective is FAST)
 
 
 def test_throughput_needs_latency_figures() -> None:

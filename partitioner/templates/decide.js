@@ -111,6 +111,12 @@ const Decide = (() => {
       / batch;
   }
 
+  // Inputs a second with the stages side by side; null where none takes any time.
+  function throughput(row, network, batch) {
+    const slowest = row.latency_s === null ? 0 : slowestStage(row.latency_s, network, batch);
+    return slowest > 0 ? 1 / slowest : null;
+  }
+
   function tableOf(data, rows, indices, network) {
     const valid = rows.filter(isValid);
     const hasLatency = valid.some((row) => row.latency_s !== null);
@@ -195,8 +201,10 @@ const Decide = (() => {
     return 0;
   }
 
-  function paretoFront(figures) {
-    const points = figures.map((f) => [f.latency, f.energy, f.leakage]);
+  function paretoFront(figures, objective) {
+    const paced = objective.name === "throughput";
+    const points = figures.map(
+      (f) => [...(paced ? [f.slowest] : []), f.latency, f.energy, f.leakage]);
     const dominates = (one, other) =>
       one.every((v, i) => v <= other[i]) && one.some((v, i) => v < other[i]);
     return figures.filter((_, i) => !points.some((p) => dominates(p, points[i])))
@@ -242,7 +250,9 @@ const Decide = (() => {
     const unbound = rank(rows, table, NO_LIMITS, objective, data.floors);
     return {
       error: null, rows: judged, indices, table, ranking,
-      pareto: paretoFront(table.figures),
+      pareto: paretoFront(table.figures, objective),
+      objective: objective.name,
+      paceOf: (row) => throughput(row, network, batchOf(data, row)),
       pick: ranking.length ? ranking[0].name : null,
       runnerUp: ranking.length > 1 ? ranking[1].name : null,
       unbound: unbound.length ? unbound[0].name : null,

@@ -90,10 +90,8 @@ const Detail = (() => {
 
   // Inputs a second when the stages work side by side, over the network that is set.
   function pace(row, result) {
-    const figures = result.table.figures.find((f) => f.name === row.name);
-    const slowest = figures ? figures.slowest : null;
-    return slowest > 0 && Number.isFinite(slowest)
-      ? `${Numbers.general(1 / slowest, 3)} a second` : null;
+    const rate = result.paceOf(row);
+    return rate === null ? null : `${Numbers.general(rate, 3)} a second`;
   }
 
   function summary(row, result) {

@@ -168,8 +168,10 @@ const Drawing = (() => {
     const shape = onFront
       ? svg("polygon", { points: corners.map((c) => c.join(",")).join(" "), class: css })
       : svg("circle", { cx: x, cy: y, r: 4.5, class: css });
+    const pace = result.objective === "throughput" ? Detail.pace(row, result) : null;
     const label = `${row.name}: ${Numbers.time(figures.latency)}, leakage index `
-      + `${Numbers.fixed(figures.leakage, 2)}${onFront ? ", on the Pareto set" : ""}`
+      + `${Numbers.fixed(figures.leakage, 2)}${pace ? `, ${pace}` : ""}`
+      + `${onFront ? ", on the Pareto set" : ""}`
       + `${feasible ? "" : ", violates a constraint"}${picked ? ", the pick" : ""}`;
     return target(row.name, label, picked, [
       svg("circle", { cx: x, cy: y, r: 12, class: "hit" }),

@@ -50,7 +50,7 @@
         "0 nothing, 1 the input itself"),
       strong && tile(`SSIM of ${strong.name}`, Numbers.fixed(strong.ssim, 2),
         strong.converged ? "converged" : "had not converged"),
-      settings.objective.name === "throughput" && tile("Throughput",
+      result.objective === "throughput" && tile("Throughput",
         Detail.pace(row, result) || "not known", "the stages side by side", "small"),
       latency && tile("Holds at", holds(settings), "of uplink, all else fixed", "small"),
     ].filter((found) => found);
@@ -101,6 +101,8 @@
       for (const stage of ["uplink", "downlink", "total"]) {
         cell(stage).textContent = milli(row.latency_s[stage].median);
       }
+      const rate = result.paceOf(row);
+      cell("pace").textContent = rate === null ? "–" : Numbers.general(rate, 3);
     }
     if (row.energy_j && cell("energy")) {
       cell("energy").textContent = Numbers.energy(row.energy_j.total);
@@ -172,6 +174,8 @@
     find("#verdict").replaceChildren(...verdict(problem));
     find("#sticky").textContent = problem ? "?" : result.pick === null ? "no cut" : result.pick;
     find("#weights").hidden = settings.objective.name !== "balanced";
+    const paced = settings.objective.name === "throughput";
+    for (const element of all("[data-throughput]")) element.hidden = !paced;
     find("#objective").textContent = `objective: ${settings.objective.name}`;
     for (const element of all("[data-as-run]")) element.hidden = !stays;
     find("#live").hidden = stays;

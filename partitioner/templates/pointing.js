@@ -49,6 +49,8 @@ const Pointing = (() => {
         .map((stage) => `${stage} ${Numbers.time(row.latency_s[stage].median)}`).join(", "));
       lines.push(`total ${Numbers.time(row.latency_s.total.median)}`);
     }
+    const pace = result.objective === "throughput" ? Detail.pace(row, result) : null;
+    if (pace) lines.push(pace);
     if (row.energy_j) lines.push(`energy ${Numbers.energy(row.energy_j.total)}`);
     if (result.indices && result.indices.has(row.name)) {
       lines.push(`leakage index ${Numbers.fixed(result.indices.get(row.name), 2)}`);
