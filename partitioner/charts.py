@@ -15,7 +15,7 @@ from splitdeploy.partitioner import svg
 from splitdeploy.partitioner.scoring import Figures, table_of
 from splitdeploy.partitioner.wording import minus
 from splitdeploy.profiles.report import CutReport, SweepReport
-from splitdeploy.profiles.units import format_time
+from splitdeploy.profiles.units import format_count, format_time
 
 STAGES = ("edge", "uplink", "cloud", "downlink")
 ROW = 26.0
@@ -196,7 +196,10 @@ def _dots(
     frame = _Frame(report, width, low - margin, high + margin)
     elements = frame.background(axis)
     places = [(position * ROW + ROW / 2, dot) for position, dot in enumerate(dots)]
-    elements.append(svg.path([(frame.x(d.value), y) for y, d in places if d], f"trace {css}"))
+    kinds = [row.precision for row in report.cuts]
+    for kind in dict.fromkeys(kinds):  # a trace each, or it would leap between them
+        along = [p for p, other in zip(places, kinds, strict=True) if other == kind]
+        elements.append(svg.path([(frame.x(d.value), y) for y, d in along if d], f"trace {css}"))
     level = [
         (frame.x(value), position * ROW + edge)
         for position, value in enumerate(baselines)
@@ -288,7 +291,7 @@ def _points(
         x, y = places[row.name]
         tip = f"{row.name}: {format_time(row.latency_s)}, leakage index {row.leakage:.2f}"
         if paced and row.slowest_s > 0:
-            tip += f", {1 / row.slowest_s:.3g} a second"
+            tip += f", {format_count(1 / row.slowest_s)} a second"
         tip += "" if feasible[row.name] else ", violates a constraint"
         if row.name == picked:
             elements.append(svg.circle(x, y, 11, "halo"))

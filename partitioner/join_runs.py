@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from splitdeploy.partitioner.rebase import result_bytes, with_network
 from splitdeploy.profiles.cut import PRECISIONS
@@ -19,12 +20,18 @@ class FolderRun:
     """A run to be joined with others.
 
     Attributes:
-        folder: Where it lies, as the user named it.
+        folder: Where it lies, as the user named it; or its ``report.json``.
         report: What it found.
     """
 
     folder: str
     report: SweepReport
+
+    @property
+    def place(self) -> Path:
+        """The run folder, which the paths of its pictures are relative to."""
+        path = Path(self.folder)
+        return path if path.is_dir() else path.parent
 
 
 def join_runs(runs: Sequence[FolderRun], network: NetworkProfile | None = None) -> SweepReport:
@@ -39,7 +46,8 @@ def join_runs(runs: Sequence[FolderRun], network: NetworkProfile | None = None) 
 
     Returns:
         The report, undecided. Rows stand in the order of execution, those of one cut from fp32 to
-        int8, then from the smallest batch to the largest.
+        int8, then from the smallest batch to the largest. Its command is the one that decides over
+        them; what each run was made by and on, its environment tells by the folder.
 
     Raises:
         UsageError: The runs do not belong together; the message names the first thing that differs.
@@ -53,6 +61,9 @@ def join_runs(runs: Sequence[FolderRun], network: NetworkProfile | None = None) 
     rows = [row for run in ordered for row in _rows(run, network, tell_batch=differ)]
     return replace(
         first,
+        created=max(report.created for report in reports),
+        command=("splitdeploy", "recommend", *(run.folder for run in ordered)),
+        environment={run.folder: _origin(run.report) for run in ordered},
         edge=_place([report.edge for report in reports]),
         cloud=_place([report.cloud for report in reports]),
         network=network or first.network,
@@ -105,6 +116,15 @@ def _warnings(reports: Sequence[SweepReport]) -> Iterator[str]:
         for text in report.warnings:
             everyone = all(text in other.warnings for other in reports)
             yield text if everyone else f"{name}: {text}"
+
+
+def _origin(report: SweepReport) -> Mapping[str, object]:
+    return {
+        "created": report.created,
+        "command": list(report.command),
+        "seed": report.seed,
+        **report.environment,
+    }
 
 
 def _place(places: Sequence[PlaceInfo]) -> PlaceInfo:

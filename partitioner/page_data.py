@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from splitdeploy.partitioner.rebase import result_bytes
 from splitdeploy.partitioner.scoring import COST_FLOOR, PRIVACY_FLOOR
+from splitdeploy.partitioner.wording import runs_of
 from splitdeploy.profiles.network import NETWORKS
 from splitdeploy.profiles.power import RADIOS
 from splitdeploy.profiles.report import SweepReport
@@ -174,6 +175,7 @@ def page_data(report: SweepReport) -> dict[str, Any]:
         "confidence": document["constraints"].get("confidence"),
         "pareto": document["pareto"],
         "objective": document["objective"],
+        "runs": list(runs_of(report).values()),
         "pick": report.recommendation.cut if report.recommendation else None,
         "rows": list(_rows(document)),
         "controls": {

@@ -14,7 +14,7 @@ from splitdeploy.profiles.report import (
     SweepReport,
     row_name,
 )
-from splitdeploy.profiles.units import format_energy, format_rate, format_time
+from splitdeploy.profiles.units import format_count, format_energy, format_rate, format_time
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _one_figure(figures: Figures, name: str) -> str:
     if name == "latency":
         return format_time(figures.latency_s)
     if name == "throughput":
-        rate = f"{1 / figures.slowest_s:.3g}" if figures.slowest_s > 0 else "any number"
+        rate = format_count(1 / figures.slowest_s) if figures.slowest_s > 0 else "any number"
         busy = format_time(figures.batch * figures.slowest_s)
         inputs = "" if figures.batch == 1 else f" for {figures.batch} inputs"
         return f"{rate} a second, the slowest stage taking {busy}{inputs}"

@@ -6,8 +6,9 @@ import base64
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 
 from splitdeploy.partitioner import charts, wording
 from splitdeploy.partitioner.constraints import why_infeasible
+from splitdeploy.partitioner.join_runs import FolderRun
 from splitdeploy.partitioner.leakage_table import leakage_table
 from splitdeploy.partitioner.page_data import (
     inline_json,
@@ -59,17 +61,23 @@ WIDTHS_HALF = (500.0, 318.0)
 """Of a chart with another beside it."""
 
 
-def render_html(report: SweepReport, run_dir: Path | str) -> str:
-    """The page of a run.
+def render_html(report: SweepReport, source: Path | str | Sequence[FolderRun]) -> str:
+    """The page of a run, or of several of different precisions joined.
 
     Args:
         report: What to show; it may lack a recommendation, leakage or pictures.
-        run_dir: The run folder, which the pictures' paths are relative to.
+        source: The run folder, which the pictures' paths are relative to; of a joined report the
+            runs, each of which has pictures of its own.
 
     Returns:
         A whole HTML document, pictures included.
     """
     recommendation = report.recommendation
+    runs = () if isinstance(source, (str, Path)) else tuple(source)
+    # The caller says which folders are looked into, not the rows of a report.
+    folders: dict[str | None, Path] = {run.folder: run.place for run in runs}
+    if isinstance(source, (str, Path)):
+        folders[None] = Path(source)
     script = page_script()
     return template("report.html.j2").render(
         report=report,
@@ -86,14 +94,16 @@ def render_html(report: SweepReport, run_dir: Path | str) -> str:
         fsinfo_chart=_drawn(charts.fsinfo_dots, report, WIDTHS_HALF),
         ssim_chart=_drawn(charts.ssim_dots, report, WIDTHS_HALF),
         trade_off_chart=_drawn(charts.trade_off, report, WIDTHS_FULL),
-        galleries=list(_galleries(report, Path(run_dir))),
+        galleries=_by_cut(_galleries(report, folders)),
         leakage=_first_leakage(report),
         family=leakage_table(report),
         has_latency=any(row.latency_s for row in report.cuts),
         has_energy=any(row.energy_j for row in report.cuts),
         has_leakage=any(row.leakage for row in report.cuts),
         has_attacks=any(row.attacks for row in report.cuts),
-        environment=[(key, _plain(value)) for key, value in report.environment.items()],
+        has_classes=any(wording.class_of(row) != wording.MISSING for row in report.cuts),
+        runs=wording.runs_of(report),
+        origins=[_origin(run.report, run.folder) for run in runs] or [_origin(report)],
         infeasible=_infeasible(report),
         objectives=OBJECTIVES,
         networks=list(NETWORKS),
@@ -164,11 +174,31 @@ class Gallery:
     pictures: tuple[Picture, ...]
 
 
-def _galleries(report: SweepReport, run_dir: Path) -> Iterator[Gallery]:
+@dataclass(frozen=True)
+class Origin:
+    """How a run came about.
+
+    Attributes:
+        run: Its folder, where there are several.
+        report: What it found.
+        environment: What it ran on: names and texts.
+    """
+
+    run: str | None
+    report: SweepReport
+    environment: tuple[tuple[str, str], ...]
+
+
+def _origin(report: SweepReport, run: str | None = None) -> Origin:
+    environment = ((key, _plain(value)) for key, value in report.environment.items())
+    return Origin(run, report, tuple(environment))
+
+
+def _galleries(report: SweepReport, folders: Mapping[str | None, Path]) -> Iterator[Gallery]:
     for row in report.cuts:
-        strongest = row.strongest_attack
+        strongest, folder = row.strongest_attack, folders.get(row.run)
         pictures = [
-            Picture(attack, _data_uri(run_dir, attack.picture), attack is strongest)
+            Picture(attack, _data_uri(folder, attack.picture), attack is strongest)
             for attack in row.attacks
             if attack.picture is not None
         ]
@@ -176,8 +206,15 @@ def _galleries(report: SweepReport, run_dir: Path) -> Iterator[Gallery]:
             yield Gallery(row, tuple(sorted(pictures, key=lambda p: not p.strongest)))
 
 
-def _data_uri(run_dir: Path, name: str) -> str | None:
+def _by_cut(galleries: Iterable[Gallery]) -> list[list[Gallery]]:
+    """Those of one cut in several precisions together."""
+    return [list(group) for _, group in groupby(galleries, key=lambda one: one.row.cut.name)]
+
+
+def _data_uri(run_dir: Path | None, name: str) -> str | None:
     """A PNG inside the run folder as a data URI; None where there is no such picture."""
+    if run_dir is None:
+        return None
     # A report may come from elsewhere; it must not draw files from outside its folder.
     root = run_dir.resolve()
     path = (root / name).resolve()

@@ -11,9 +11,10 @@ from splitdeploy.profiles.report import (
     Objective,
     PlaceInfo,
     SweepReport,
+    row_name,
 )
 from splitdeploy.profiles.throughput import throughput_per_s
-from splitdeploy.profiles.units import format_energy, format_rate, format_time
+from splitdeploy.profiles.units import format_count, format_energy, format_rate, format_time
 
 MISSING = "–"
 """Stands where there is no figure."""
@@ -61,6 +62,15 @@ def place_of(place: PlaceInfo) -> str:
     return f"{place.device} ({', '.join(detail for detail in details if detail)})"
 
 
+def runs_of(report: SweepReport) -> dict[str, str]:
+    """The runs in a report of several joined, by precision, and by batch where they differ in it."""
+    return {
+        row_name(row.precision, None, row.batch): row.run or MISSING
+        for row in report.cuts
+        if row.precision
+    }
+
+
 def network_of(report: SweepReport) -> str:
     """The network's figures in words."""
     network = report.network
@@ -96,7 +106,7 @@ def class_of(row: CutReport) -> str:
 def pace_of(row: CutReport, report: SweepReport) -> str:
     """Inputs a second with the stages side by side, or a dash."""
     rate = throughput_per_s(row.latency_s, report.network, report.batch_of(row))
-    return MISSING if rate is None else f"{rate:.3g}"
+    return MISSING if rate is None else format_count(rate)
 
 
 def verified_of(row: CutReport) -> str:

@@ -12,12 +12,14 @@ import pytest
 from factories import make_report, with_row, write_png
 from headless import open_at, start
 
-from splitdeploy.partitioner.recommend import recommend
+from splitdeploy.partitioner.recommend import judge, recommend
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.scoring import OBJECTIVES
 from splitdeploy.profiles.codec_record import CodecRecord
+from splitdeploy.profiles.errors import InfeasibleError
 from splitdeploy.profiles.network import NETWORKS, NetworkProfile
 from splitdeploy.profiles.report import Constraints, Objective, SweepReport
+from splitdeploy.profiles.units import format_time
 
 SET = """
 let last = null;
@@ -109,6 +111,30 @@ def settle(browser: Any, **fields: object) -> dict[str, Any]:
     browser.execute_script(SET, values)
     shown: dict[str, Any] = browser.execute_script(READ)
     return shown
+
+
+def assert_decided_alike(
+    shown: dict[str, Any], report: SweepReport, chosen: dict[str, Any]
+) -> None:
+    """The page shows what ``recommend`` decides over a report at the chosen settings."""
+    try:
+        expected = recommend(report, **chosen)
+    except InfeasibleError as error:
+        expected = judge(report, **chosen)
+        assert shown["pick"] is None and shown["badge"] == []
+        assert shown["verdict"] == "No cut satisfies the constraints."
+        assert shown["live"][0] == str(error)
+    else:
+        assert expected.recommendation is not None
+        assert shown["pick"] == expected.recommendation.cut
+        assert shown["badge"] == [shown["pick"]]
+        total = expected.find(shown["pick"]).latency_s.total.median  # type: ignore[union-attr]
+        assert shown["tiles"][0] == format_time(total)
+        if expected.recommendation.runner_up:
+            assert f"The runner-up is {expected.recommendation.runner_up}." in shown["live"]
+    assert shown["feasible"] == [row.name for row in expected.cuts if row.feasible]
+    assert shown["pareto"] == list(expected.pareto)
+    assert shown["whyNot"] == ["; ".join(r.violations) for r in expected.cuts if r.violations]
 
 
 def random_setting(generator: random.Random) -> tuple[dict[str, object], dict[str, Any]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
-from factories import make_report
+from factories import make_report, only, with_row, write_png
 
 from splitdeploy.partitioner.join_runs import FolderRun
 from splitdeploy.profiles.codec_record import CodecRecord
@@ -14,6 +16,7 @@ from splitdeploy.profiles.cut import PRECISIONS, TensorSpec
 from splitdeploy.profiles.measurement import Measurement
 from splitdeploy.profiles.network import NETWORKS, NetworkProfile
 from splitdeploy.profiles.report import CutReport, SweepReport
+from splitdeploy.profiles.store import write_report
 
 SPEED = {"fp32": 1.7, "fp16": 1.0, "int8": 0.8}
 """Times of the heads, over those in fp16."""
@@ -28,9 +31,10 @@ def make_run(
     shares: dict[str, float | None] | None = None,
     error: float = 0.1,
     speed: float | None = None,
+    pictures: bool = False,
 ) -> SweepReport:
     """The report of `factories.make_report` as a run in another precision would have it."""
-    report = make_report(network)
+    report = make_report(network, pictures=pictures)
     rows = tuple(
         in_precision(
             row,
@@ -128,3 +132,42 @@ def nested(times: np.ndarray, variance: float, rng: np.random.Generator) -> np.n
         spent += rng.gamma(share / variance) * variance * longest if share > 0 else 0.0
         found[k], before = spent, times[k]
     return found
+
+
+WIDTHS = {"fp32": 48, "fp16": 64, "int8": 80}
+"""Of the pictures of each run, which tells them apart."""
+
+SHARES = {
+    "fp16": {"maxpool": 0.875, "layer3.1": 0.75},
+    "int8": {"maxpool": 0.5, "layer2.1": 0.75, "layer3.0": 0.625, "layer4.0": 0.375,
+             "avgpool": None, "edge-only": 0.875},
+}  # fmt: skip
+"""Of the pictures that keep their class."""
+
+
+def write_runs(root: Path, cuts: Sequence[str] = ()) -> list[Path]:
+    """Run folders in three precisions: with rows that failed, lack figures, or were found wrong.
+
+    Each has pictures of its own; one is missing. With ``cuts`` they have these rows alone.
+    """
+    made = []
+    for precision, width in WIDTHS.items():
+        report = make_run(precision, shares=SHARES.get(precision), pictures=True)
+        folder = root / precision
+        for row in report.cuts:
+            for attack in row.attacks:
+                if attack.picture and (precision, row.name) != ("fp16", "layer4.0"):
+                    write_png(folder / attack.picture, width, 32)
+        if precision == "fp16":
+            report = with_row(report, "layer1.0", error="an operator is missing", latency_s=None,
+                              energy_j=None, leakage=None, attacks=(), verified=None)  # fmt: skip
+        if precision == "int8":
+            wrong = replace(report.find("layer2.0").verified, ok=False, max_rel_error=0.125)
+            report = with_row(report, "layer2.0", verified=wrong)
+            report = with_row(report, "layer1.1", codec_loss=None, edge_memory_bytes=None)
+        report = only(report, *cuts) if cuts else report
+        command = ("splitdeploy", "profile", "resnet18", "--precision", precision)
+        report = replace(report, command=command, created=f"2025-03-0{width // 16}T12:00:00+00:00")
+        write_report(report, folder)
+        made.append(folder)
+    return made

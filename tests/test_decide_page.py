@@ -13,6 +13,7 @@ import pytest
 from deciding import (
     READ,
     RUN,
+    assert_decided_alike,
     browser,
     opened,
     page,
@@ -28,7 +29,7 @@ from splitdeploy.profiles.errors import InfeasibleError
 from splitdeploy.profiles.network import NETWORKS, NetworkProfile
 from splitdeploy.profiles.report import Constraints, Objective
 from splitdeploy.profiles.store import write_report
-from splitdeploy.profiles.units import format_energy, format_rate, format_time
+from splitdeploy.profiles.units import format_energy, format_rate
 
 Keys = pytest.importorskip("selenium.webdriver.common.keys", reason="selenium is missing").Keys
 ActionChains = pytest.importorskip("selenium.webdriver").ActionChains
@@ -43,25 +44,7 @@ def test_the_page_picks_what_recommend_picks(browser: Any, page: Path, seed: int
     if seed == 0 or browser.current_url != page.as_uri():
         open_at(browser, page, 1280)
     fields, chosen = random_setting(random.Random(seed))
-    shown = settle(browser, **fields)
-    try:
-        expected = recommend(RUN, **chosen)
-    except InfeasibleError as error:
-        expected = judge(RUN, **chosen)
-        assert shown["pick"] is None and shown["badge"] == []
-        assert shown["verdict"] == "No cut satisfies the constraints."
-        assert shown["live"][0] == str(error)
-    else:
-        assert expected.recommendation is not None
-        assert shown["pick"] == expected.recommendation.cut
-        assert shown["badge"] == [shown["pick"]]
-        total = expected.find(shown["pick"]).latency_s.total.median  # type: ignore[union-attr]
-        assert shown["tiles"][0] == format_time(total)
-        if expected.recommendation.runner_up:
-            assert f"The runner-up is {expected.recommendation.runner_up}." in shown["live"]
-    assert shown["feasible"] == [row.name for row in expected.cuts if row.feasible]
-    assert shown["pareto"] == list(expected.pareto)
-    assert shown["whyNot"] == ["; ".join(r.violations) for r in expected.cuts if r.violations]
+    assert_decided_alike(settle(browser, **fields), RUN, chosen)
 
 
 # --- each control ---------------------------------------------------------------------------

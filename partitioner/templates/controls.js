@@ -99,9 +99,10 @@ const Controls = (() => {
 
   // The same decision on the command line.
   function commandOf(settings) {
-    const words = ["splitdeploy recommend RUN"];
+    const words = ["splitdeploy recommend", ...Array(Math.max(1, data.runs.length)).fill("RUN")];
     const { network, objective } = settings;
-    if (!Decide.sameNetwork(network, data.network)) {
+    // The network of joined runs may be another than their own, or they differ in it.
+    if (data.runs.length || !Decide.sameNetwork(network, data.network)) {
       const named = data.networks[network.name];
       const radio = Object.values(data.networks).find((n) => n.radio === network.radio);
       words.push(`--network ${named && named.radio === network.radio ? named.name : radio.name}`);

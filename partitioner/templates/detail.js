@@ -77,7 +77,7 @@ const Detail = (() => {
     "edge_macs", "cloud_macs", "edge_parameters", "edge_peak_activation_bytes", "edge_nodes",
     "verified", "latency_s", "energy_j", "edge_memory_bytes", "leakage", "attacks", "baseline",
     "strongest_attack", "attack_notes", "feasible", "violations", "error", "throughput_per_s",
-    "downlink_bytes", "batch"]);
+    "downlink_bytes", "batch", "precision", "run"]);
 
   function others(row) {
     return Object.entries(row)
@@ -91,13 +91,14 @@ const Detail = (() => {
   // Inputs a second when the stages work side by side, over the network that is set.
   function pace(row, result) {
     const rate = result.paceOf(row);
-    return rate === null ? null : `${Numbers.general(rate, 3)} a second`;
+    return rate === null ? null : `${Numbers.count(rate)} a second`;
   }
 
   function summary(row, result) {
     const spent = row.energy_j, leak = row.leakage;
     return facts([
       ["Feasible", row.violations.length ? `no: ${row.violations.join("; ")}` : "yes"],
+      ["Precision", row.precision ? `${row.precision}, in ${row.run}` : null],
       ["Pareto set", result.pareto.includes(row.name) ? "yes" : "no"],
       ["Payload", Numbers.size(row.payload_bytes)],
       ["Energy", spent ? `${Numbers.energy(spent.total)} (compute ${Numbers.energy(spent.compute)}, `

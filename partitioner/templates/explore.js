@@ -46,6 +46,7 @@
         `${latency.total.source}, median`),
       spent && tile("Energy", Numbers.energy(spent.total), `${spent.source}, of the device`),
       tile("Payload", Numbers.size(row.payload_bytes), tensors),
+      row.precision && tile("Precision", row.precision, row.run),
       result.indices && tile("Leakage index", Numbers.fixed(result.indices.get(row.name), 2),
         "0 nothing, 1 the input itself"),
       strong && tile(`SSIM of ${strong.name}`, Numbers.fixed(strong.ssim, 2),
@@ -57,11 +58,11 @@
   }
 
   function comparison(name, end) {
-    const [a, b] = [rowOf(name), rowOf(end)];
-    if (!b || name === end || !a.latency_s || !b.latency_s) return null;
+    const a = rowOf(name), b = rowOf(a.precision ? `${end}@${a.precision}` : end);
+    if (!b || a === b || !a.latency_s || !b.latency_s) return null;
     const [here, there] = [a.latency_s.total.median, b.latency_s.total.median];
     const word = here <= there ? "less" : "more";
-    return `${Numbers.time(Math.abs(here - there))} ${word} latency than ${end} `
+    return `${Numbers.time(Math.abs(here - there))} ${word} latency than ${b.name} `
       + `(${Numbers.time(there)}${b.violations.length ? ", not feasible" : ""}).`;
   }
 
@@ -76,10 +77,13 @@
         + `${rowOf(result.unbound).violations.join("; ")}.`);
     }
     if (data.confidence !== null) {
-      lines.push(`The run asked that its limits hold with probability ${data.confidence}; here the `
+      lines.push(`The ${data.runs.length ? "page" : "run"} asked that its limits hold with probability ${data.confidence}; here the `
         + "median figures have to hold them. The command with --confidence checks the chance.");
     }
-    if (data.pick && data.pick !== result.pick) lines.push(`The run recommended ${data.pick}.`);
+    if (data.pick && data.pick !== result.pick) {
+      const began = data.runs.length ? "The page began with" : "The run recommended";
+      lines.push(`${began} ${data.pick}.`);
+    }
     return lines.filter((text) => text);
   }
 
@@ -102,7 +106,7 @@
         cell(stage).textContent = milli(row.latency_s[stage].median);
       }
       const rate = result.paceOf(row);
-      cell("pace").textContent = rate === null ? "–" : Numbers.general(rate, 3);
+      cell("pace").textContent = rate === null ? "–" : Numbers.count(rate);
     }
     if (row.energy_j && cell("energy")) {
       cell("energy").textContent = Numbers.energy(row.energy_j.total);

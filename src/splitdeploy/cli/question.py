@@ -63,6 +63,11 @@ trace_options = all_of(
                  help="Of a change of the cut, in a schedule over --trace; default 0ms."),
 )  # fmt: skip
 
+schedule_option = click.option(
+    "--fps", type=click.FloatRange(0, min_open=True), metavar="N",
+    help="Inferences a second, in a schedule over --trace; default 1.",
+)  # fmt: skip
+
 question_options = all_of(network_options, decision_options, trace_options)
 
 

@@ -1,15 +1,23 @@
-"""``splitdeploy report``: show a finished run again, or several together."""
+"""``splitdeploy report``: show a finished run again, or several together or joined."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from splitdeploy.cli import options as shared
+from splitdeploy.cli.decision import decide_or_judge, read_runs
+from splitdeploy.cli.question import (
+    Question,
+    given_question,
+    question_options,
+    schedule_option,
+)
 from splitdeploy.cli.tables import print_csv, print_table
 from splitdeploy.profiles.errors import OutputError, UsageError
 
@@ -24,27 +32,59 @@ if TYPE_CHECKING:
               help="Draw a page and print its path: RUN/report.html, or --out.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE",
               help="Where --html goes; needed for several runs.")  # fmt: skip
+@click.option(
+    "--joined",
+    is_flag=True,
+    help="Runs that differ in precision as one, decided anew as recommend does.",
+)
+@question_options
+@schedule_option
 @shared.format_option
 @shared.verbosity_options
-def command(runs: tuple[Path, ...], html: bool, out: Path | None, form: str, **_: object) -> None:
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    runs: tuple[Path, ...],
+    html: bool,
+    out: Path | None,
+    joined: bool,
+    form: str,
+    **given: Any,
+) -> None:
     """Show the report of RUN, or several runs together.
 
     Several runs are a table with a line each: its setting, its pick and the pick's figures. Two
     runs are compared cut by cut too, by the cuts' names, with the differences marked (not in csv).
+
+    With --joined, several runs of one model that differ in precision are one report, as of a single
+    run, with a row for each pair of a cut and a precision. It is decided as ``splitdeploy
+    recommend`` decides over them; the options of the network, the limits, the objective and the
+    trace are its own, and need --joined here.
 
     \b
     Example:
       splitdeploy report runs/demo --format md
       splitdeploy report runs/before runs/after --html --out compare.html
       splitdeploy report runs/* --html --out summary.html
+      splitdeploy report runs/fp16 runs/int8 --joined --html --out pair.html
     """
     from splitdeploy.profiles.store import read_report
 
+    asked = [] if joined else _asked(context, given)
+    if asked:
+        raise UsageError(
+            f"expected --joined with {asked[0]}, which decides anew over several runs; of one run "
+            "splitdeploy recommend does"
+        )
     if out is not None and not html:
         raise UsageError("expected --html with --out, which says where the page goes")
     if html and out is None and len(runs) > 1:
         raise UsageError(f"expected --out FILE for the page of {len(runs)} runs, such as runs.html")
-    if html:
+    if joined:
+        question = given_question(given, needs_trace=("switch_cost", "fps"))
+        _show_joined(runs, question, given["fps"] or 1.0, form, out if html else None)
+    elif html:
         _draw(runs, out)
     elif len(runs) > 1:
         _print(_named(runs), form)
@@ -52,6 +92,34 @@ def command(runs: tuple[Path, ...], html: bool, out: Path | None, form: str, **_
         from splitdeploy.partitioner.render_table import render
 
         click.echo(render(read_report(runs[0]), form), nl=False)
+
+
+def _asked(context: click.Context, given: Mapping[str, Any]) -> list[str]:
+    """The options of a decision that the user typed."""
+    return [
+        f"--{name.replace('_', '-')}"
+        for name in given
+        if name not in {"verbose", "quiet"}
+        and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+
+
+def _show_joined(
+    paths: Sequence[Path], question: Question, requests_per_s: float, form: str, page: Path | None
+) -> None:
+    """What is decided over all rows, as a page or as text; without a pick the error follows."""
+    from splitdeploy.partitioner.join_runs import join_runs
+    from splitdeploy.partitioner.render_html import render_html
+    from splitdeploy.partitioner.render_table import render
+
+    runs = read_runs(paths)
+    report, refused = decide_or_judge(join_runs(runs, question.network), question, requests_per_s)
+    if page is None:
+        click.echo(render(report, form), nl=False)
+    else:
+        _write(page, render_html(report, runs))
+    if refused is not None:
+        raise refused
 
 
 def _named(paths: Sequence[Path]) -> tuple[Run, ...]:
@@ -64,14 +132,18 @@ def _named(paths: Sequence[Path]) -> tuple[Run, ...]:
 def _draw(paths: Sequence[Path], out: Path | None) -> None:
     from splitdeploy.partitioner.render_html import render_html
     from splitdeploy.partitioner.render_runs import render_runs
-    from splitdeploy.profiles.store import write_atomically
 
     runs = _named(paths)
     page = out or runs[0].folder / "report.html"
+    alone = runs[0] if len(runs) == 1 else None
+    _write(page, render_html(alone.report, alone.folder) if alone else render_runs(runs, page))
+
+
+def _write(page: Path, text: str) -> None:
+    from splitdeploy.profiles.store import write_atomically
+
     if not page.parent.is_dir():
         raise OutputError(f"expected a folder for --out, got {page.parent}, which is none")
-    alone = runs[0] if len(runs) == 1 else None
-    text = render_html(alone.report, alone.folder) if alone else render_runs(runs, page)
     write_atomically(page, text)
     click.echo(page)
 
