@@ -63,7 +63,7 @@ def place_of(place: PlaceInfo) -> str:
 
 
 def runs_of(report: SweepReport) -> dict[str, str]:
-    """The runs in a report of several joined, by precision, and by batch where they differ in it."""
+    """Of a report of several runs joined, each run by its precision, and batch where it differs."""
     return {
         row_name(row.precision, None, row.batch): row.run or MISSING
         for row in report.cuts
