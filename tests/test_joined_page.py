@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_runs import in_batch
 from command_line import splitdeploy
 from deciding import READ, assert_decided_alike, browser, random_setting, settle
 from headless import console_of, forget_logs, needs_browser, open_at, requests_of
@@ -20,7 +21,7 @@ from splitdeploy.partitioner.join_runs import FolderRun, join_runs
 from splitdeploy.partitioner.recommend import recommend
 from splitdeploy.profiles.network import NETWORKS
 from splitdeploy.profiles.report import Constraints, Objective
-from splitdeploy.profiles.store import read_report
+from splitdeploy.profiles.store import read_report, write_report
 from splitdeploy.profiles.units import format_time
 
 __all__ = ["browser"]  # a fixture
@@ -71,6 +72,25 @@ def test_the_page_picks_the_pair_that_recommend_picks(
     fields, chosen = random_setting(random.Random(seed))
     shown = settle(browser, **fields)
     assert_decided_alike(shown, join_runs(found, chosen["network"]), chosen)
+
+
+@pytest.mark.parametrize("seed", range(30, 36))
+def test_the_page_picks_among_batches_as_recommend_does(
+    browser: Any, runs: list[Path], tmp_path: Path, seed: int
+) -> None:
+    batched = []
+    for folder, batch in ((runs[1], 1), (runs[1], 8), (runs[2], 8)):
+        batched.append(tmp_path / f"{folder.name}-{batch}")
+        batched[-1].mkdir()
+        write_report(in_batch(read_report(folder), batch), batched[-1] / "report.json")
+    open_at(browser, drawn(batched), 1280)
+    text = browser.find_element("tag name", "header").text
+    assert all(f"{name} in {run}" in text for name, run in zip(
+        ("fp16@b1", "fp16@b8", "int8@b8"), batched, strict=True))  # fmt: skip
+    fields, chosen = random_setting(random.Random(seed))
+    joined = [FolderRun(str(run), read_report(run)) for run in batched]
+    shown = settle(browser, **fields)
+    assert_decided_alike(shown, join_runs(joined, chosen["network"]), chosen)
 
 
 @pytest.mark.parametrize("words", [(), ("--network", "lte")])
