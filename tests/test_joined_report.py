@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -16,9 +17,11 @@ from command_line import Outcome, splitdeploy
 from precision_runs import write_runs
 from test_render import outline
 
+from splitdeploy.partitioner import charts
 from splitdeploy.partitioner.join_runs import FolderRun, join_runs
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.profiles.network import NETWORKS
+from splitdeploy.profiles.report import SweepReport
 from splitdeploy.profiles.report_reader import report_from_json
 from splitdeploy.profiles.store import check_schema, check_sense, read_report, write_report
 
@@ -151,6 +154,32 @@ def test_where_no_row_is_left_the_page_says_why_and_the_command_fails(
         text = unescape(page.read_text(encoding="utf-8"))
         assert told in text and "No cut satisfies the constraints." in text
     assert "over 3g" in text
+
+
+def test_a_trace_is_that_of_all_rows(few: list[Path], tmp_path: Path) -> None:
+    trace = tmp_path / "drive.csv"
+    trace.write_text("time_s,uplink_bps\n0,4e8\n10,9e8\n20,2e6\n")
+    words = ("--trace", trace, "--fps", "5", "--switch-cost", "10ms", "--objective", "energy")
+    document = json.loads(joined(few, *words, "--format", "json").out)
+    expected = json.loads(splitdeploy("recommend", *few, *words, "--format", "json").out)
+    assert document["recommendation"] == expected and len(expected["trace"]["cuts"]) == 17
+    page = tmp_path / "none.html"
+    done = joined(few, *words, "--max-latency", "0.1ms", "--html", "--out", page)
+    assert done.code == 3
+    assert "400 Mbit/s up" in page.read_text(encoding="utf-8")  # the trace's median
+
+
+@pytest.mark.parametrize("chart", [charts.fsinfo_dots, charts.ssim_dots])
+def test_the_trace_along_the_depth_is_one_for_each_precision(
+    few: list[Path], chart: Callable[[SweepReport, float], str]
+) -> None:
+    found = [FolderRun(str(run), read_report(run)) for run in few]
+    for report, lengths in ((join_runs(found), [6, 5, 6]), (found[0].report, [6])):
+        drawn = chart(report, 1040.0)
+        lines = re.findall(r'<polyline points="([^"]+)" class="trace', drawn)
+        assert [len(line.split()) for line in lines] == lengths
+        # Each leads through the rows of its own: no two lines share a point.
+        assert len({point for line in lines for point in line.split()}) == sum(lengths)
 
 
 # --- what cannot be meant ---------------------------------------------------------------------
