@@ -38,6 +38,21 @@ def by_folder(folder: Path) -> dict[str, list[Path]]:
     return {name: files for name, files in held.items() if files}
 
 
+def labelled_classes(folder: Path, table: Path | None) -> dict[str, int]:
+    """The classes of a folder of pictures, numbered as `splitdeploy.attacks.images` numbers them.
+
+    Args:
+        folder: Where the pictures lie.
+        table: A CSV file with the columns ``file`` and ``label``; None for a sub-folder a class.
+
+    Returns:
+        The number of each name; empty where the pictures have no labels.
+    """
+    if table is not None:
+        return class_numbers(tuple(by_table(table, folder)))
+    return {} if images_in(folder) else class_numbers(tuple(by_folder(folder)))
+
+
 def by_table(table: Path, folder: Path) -> dict[str, list[Path]]:
     """The pictures of each class, from a table.
 

@@ -20,6 +20,9 @@ class ThreatModel:
         tail: He has the tail, as the cloud operator does, and uses it.
         generator: He has a generator of pictures like the victim's.
         active: He can meddle with training or inference instead of only watching.
+        last_part: He has the layers behind a second cut, which run at the edge.
+        answers: He sees what the whole system answers to pictures of his own, as who holds a device
+            does.
     """
 
     weights: bool
@@ -31,6 +34,8 @@ class ThreatModel:
     tail: bool = False
     generator: bool = False
     active: bool = False
+    last_part: bool = False
+    answers: bool = False
 
     def __str__(self) -> str:
         """In a phrase: ``white-box: head's weights known; passive; no data``."""
@@ -45,6 +50,10 @@ class ThreatModel:
             phrases.append("queries")
         if self.tail:
             phrases.append("tail known")
+        if self.last_part:
+            phrases.append("last layers known")
+        if self.answers:
+            phrases.append("a device's answers")
         phrases.append("active" if self.active else "passive")
         data = [
             words

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splitdeploy.attacks.base import Attack
+from splitdeploy.attacks.label_probes.base import LabelAttack
 from splitdeploy.attacks.registry import attacks_table, find_attack
 from splitdeploy.attacks.target import AttackTarget
 from splitdeploy.profiles.errors import UnknownNameError, UsageError
@@ -118,7 +119,7 @@ def every() -> tuple[Choice, ...]:
     return tuple(Choice(name) for name in (*first, *rest))
 
 
-def needed_options(attack: type[Attack]) -> str:
+def needed_options(attack: type[Attack] | type[LabelAttack]) -> str:
     """What a user has to give an attack: the flags, with spaces between them."""
     threat = attack.threat
     flags = (

@@ -13,7 +13,7 @@ from splitdeploy.partitioner.measured import MeasuredSide, Places, Side
 from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.sweep import cloud_precision
-from splitdeploy.partitioner.two_cuts import sees_results
+from splitdeploy.partitioner.two_cuts import told_results
 from splitdeploy.profiles.cut import CutPoint
 from splitdeploy.profiles.message_cost import MessageCost
 from splitdeploy.profiles.report import CutReport, ModelInfo, PlaceInfo, SweepReport
@@ -136,14 +136,12 @@ def _of_return(plan: Plan, back: CutPoint) -> Iterator[str]:
     yield (
         f"the last layers, behind {back.name}, run at the edge: the cloud does not compute the "
         f"result; but it computes the features at {back.name}, and whoever trains on such features "
-        "may tell the class from them, which was not tried here"
+        "may tell the class from them: splitdeploy attack MODEL --cut NAME --return-at "
+        f"{back.name} --aux-images DIR tells how often"
     )
-    seen = sees_results(plan.graph, back)
-    if seen:
-        yield (
-            f"the cloud may see of the result what the model has before {back.name}: "
-            f"{', '.join(seen)}; return earlier"
-        )
+    seen = told_results(plan.graph, back)
+    if seen is not None:
+        yield seen
 
 
 def environment() -> dict[str, Any]:

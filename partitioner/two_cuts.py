@@ -82,6 +82,25 @@ def sees_results(graph: TracedGraph, back: CutPoint) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(graph.outputs) if name in crossing)
 
 
+def told_results(graph: TracedGraph, back: CutPoint) -> str | None:
+    """The results that the cloud may see all the same, in a sentence.
+
+    Args:
+        graph: The traced graph.
+        back: The second cut.
+
+    Returns:
+        What to warn of; None where it sees none.
+    """
+    seen = sees_results(graph, back)
+    if not seen:
+        return None
+    return (
+        f"the cloud may see of the result what the model has before {back.name}: "
+        f"{', '.join(seen)}; return earlier"
+    )
+
+
 def as_one_cut(cut: CutPoint) -> CutPoint:
     """The first cut alone: all that crosses it, whether it is sent or held.
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from splitdeploy.partitioner.cut_attack_report import CutAttack
     from splitdeploy.profiles.report import AttackRecord
 
+_PICTURES = 8
+
 _COLUMNS = ("attack", "SSIM", "95 %", "PSNR dB", "MSE", "told", "class", "time")
 _CSV = (
     "name", "preset", "threat_model", "ssim", "ssim_ci95", "psnr_db", "psnr_ci95_db", "mse",
@@ -49,10 +51,9 @@ _CSV = (
 @click.option(
     "--image-count",
     type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="How many of them; ten or more for narrow intervals.",
+    help=f"How many of them; default: {_PICTURES}, and 256 with --return-at.",
 )
+@shared.return_option
 @shared.arsenal_options
 @click.option(
     "--precision",
@@ -85,11 +86,20 @@ def command(model: str, cut: str, **given: Any) -> None:
     pictures that can be picked out of a gallery by what came back, "class" that in which the model
     itself still sees the same.
 
+    With --return-at the labels are attacked in place of the pictures: how many of them the cloud
+    can tell from the features at the second cut, without the result.
+
     \b
     Example:
       splitdeploy attack resnet18 --cut layer2.1 --attack rmle,noise-aware --budget 5m
+      splitdeploy attack resnet18 --cut layer3.1 --return-at avgpool --aux-images mine/
     """
     shared.check_labels(given)
+    if given["return_at"] is not None:
+        from splitdeploy.cli.attack_labels import attack
+
+        attack(model, cut, given)
+        return
     budget_s = None if given["budget"] == "none" else parse_time_s(given["budget"])
     out = given["out"] or _default_out(model, cut)
     options = _options(given, budget_s)
@@ -127,7 +137,7 @@ def _options(given: dict[str, Any], budget_s: float | None) -> AttackOptions:
         precision=given["precision"],
         images=shared.given_images(given["images"]),
         labels=given["labels"],
-        image_count=given["image_count"],
+        image_count=_PICTURES if given["image_count"] is None else given["image_count"],
         lent=lent,
         budget_s=budget_s,
         seed=given["seed"],

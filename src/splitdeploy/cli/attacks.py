@@ -49,10 +49,14 @@ def _print_paragraphs(rows: list[dict[str, str]]) -> None:
 
 
 def _rows() -> list[dict[str, str]]:
-    """Those on what is sent at a cut, then those on a training that is split there."""
+    """Those on what is sent at a cut, on labels behind a second, on a training that is split."""
+    from splitdeploy.attacks.label_probes.registry import find_label_attack, label_attacks_table
     from splitdeploy.attacks.registry import attacks_table, find_attack
     from splitdeploy.attacks.split_learning.registry import split_attacks_table
     from splitdeploy.partitioner.attack_set import needed_options
 
     rows = [row | {"needs": needed_options(find_attack(row["name"]))} for row in attacks_table()]
+    for row in label_attacks_table():
+        needs = f"--return-at {needed_options(find_label_attack(row['name']))}"
+        rows.append(row | {"needs": needs.removesuffix(" nothing")})
     return rows + [row | {"needs": "a split training"} for row in split_attacks_table()]
