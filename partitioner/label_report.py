@@ -86,8 +86,8 @@ class CutLabels:
             if row.name == LastLayers.name:
                 return (
                     "From someone who has the whole model, as all have of a published one, the "
-                    "return hides nothing: he runs the last layers himself, and "
-                    f"{row.answers.accuracy:.1%} of the answers are his by construction."
+                    "return hides nothing: he runs the last layers himself and has every answer by "
+                    f"construction, but for rounding ({row.answers.accuracy:.1%} the same here)."
                 )
         if self.withheld:
             return (

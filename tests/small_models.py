@@ -136,6 +136,35 @@ class EarlyResult(nn.Module):
         return self.skips(torch.tanh(early)), early
 
 
+class Colours(nn.Module):
+    """Tells which of three channels is the brightest, and is made, not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 3, 1, bias=False)
+        self.act = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(3, 3, bias=False)
+        with torch.no_grad():
+            self.stem.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
+            self.fc.weight.copy_(torch.eye(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.flatten(self.pool(self.act(self.stem(x))), 1))
+
+
+class EarlyScores(Colours):
+    """Scores that are there before the last layers, which make others of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squash = nn.Tanh()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = super().forward(x)
+        return scores, self.squash(scores) * 2.0
+
+
 class DataDependent(nn.Module):
     """No fixed graph."""
 
@@ -156,6 +185,16 @@ def skipping() -> tuple[nn.Module, Tensor]:
 def branching() -> tuple[nn.Module, Tensor]:
     """A factory of a model with branches side by side."""
     return Branches(), torch.zeros(1, 3, 16, 16)
+
+
+def colours() -> tuple[nn.Module, Tensor]:
+    """A factory of a model that is right about flat colours."""
+    return Colours(), torch.zeros(1, 3, 8, 8)
+
+
+def early_scores() -> tuple[nn.Module, Tensor]:
+    """A factory of a model whose first result is there early."""
+    return EarlyScores(), torch.zeros(1, 3, 8, 8)
 
 
 def data_dependent() -> tuple[nn.Module, Tensor]:

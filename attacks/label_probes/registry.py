@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from splitdeploy.attacks.label_probes.base import LabelAttack
-from splitdeploy.attacks.label_probes.clusters import Clusters
+from splitdeploy.attacks.label_probes.clusters import Clusters, NamedClusters
 from splitdeploy.attacks.label_probes.last_layers import LastLayers
 from splitdeploy.attacks.label_probes.linear import LinearProbe, LinearProbeByAnswers
 from splitdeploy.attacks.label_probes.nearest_mean import NearestMean
@@ -14,7 +14,7 @@ _ATTACKS: Registry[LabelAttack] = Registry(
 )
 find_label_attack = _ATTACKS.find
 
-ORDER = (LastLayers, LinearProbe, NearestMean, LinearProbeByAnswers, Clusters)
+ORDER = (LastLayers, LinearProbe, NearestMean, NamedClusters, LinearProbeByAnswers, Clusters)
 """From those who know most to those who know least; the order of reports."""
 
 for _member in ORDER:

@@ -114,9 +114,10 @@ class _Problem:
         self._truth[np.arange(len(points)), places] = 1.0
 
     def start(self) -> Array:
-        """No weights, and the classes' shares."""
+        """No weights, and the classes' shares; the sum of the bias stays at zero."""
         shares = np.log(self._truth.mean(0))
-        return np.concatenate([np.zeros(self._points.shape[1] * self._classes), shares])
+        weights = np.zeros(self._points.shape[1] * self._classes)
+        return np.concatenate([weights, shares - shares.mean()])
 
     def parts(self, at: Array) -> tuple[Array, Array]:
         weights = at[: -self._classes].reshape(-1, self._classes)

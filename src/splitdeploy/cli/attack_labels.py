@@ -140,7 +140,7 @@ def _print_few(found: CutLabels, *, markdown: bool) -> None:
         rows.append([record.name, *(told.get(count, "") for count in counts)])
     if markdown:
         click.echo()
-    title = "with so many of the attacker's own pictures of each class"
+    title = "own pictures a class"
     print_table(title, ["attack", *map(str, counts)], rows, markdown=markdown)
     if markdown:
         click.echo()
