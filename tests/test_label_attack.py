@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from splitdeploy.partitioner.cloud_view import CloudView, cloud_view
 from splitdeploy.partitioner.label_attack import LabelOptions, attack_labels
 from splitdeploy.partitioner.lent import Lent
 from splitdeploy.partitioner.models import LoadedModel
-from splitdeploy.partitioner.plan import Plan, make_plan
+from splitdeploy.partitioner.plan import Plan
 from splitdeploy.profiles.cut import CLOUD_ONLY
 from splitdeploy.profiles.errors import AttackError, CutError, ImagesError, OutputError, UsageError
 
@@ -195,6 +196,28 @@ def test_pictures_of_the_attackers_own_without_labels_take_a_device(
     assert by_answers["labels"]["share"] == 1.0
 
 
+def test_tables_of_labels_do_as_well_as_folders(
+    known: dict[str, Any], tmp_path: Path, pictures: Path, mine: Path
+) -> None:
+    tables = []
+    for folder in (pictures, mine):
+        table = tmp_path / f"{folder.name}.csv"
+        files = sorted(file.relative_to(folder) for file in folder.rglob("*.png"))
+        lines = [f"{file.as_posix()},{file.parent.name}" for file in files]
+        table.write_text("\n".join(["file,label", *lines]) + "\n")
+        tables.append(table)
+    outcome = attack(
+        *CUTS, "--images", pictures, "--labels", tables[0], "--aux-images", mine, "--aux-labels",
+        tables[1], "--format", "json", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    shares = [
+        [(row["name"], row["labels"], row["answers"]) for row in document["attacks"]]
+        for document in (known, json.loads(outcome.out))
+    ]
+    assert shares[0] == shares[1]
+
+
 def test_nobody_who_learns_is_told(tmp_path: Path, pictures: Path) -> None:
     outcome = attack(*CUTS, "--images", pictures, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
@@ -249,7 +272,7 @@ def seen_of(
 
 
 @pytest.mark.parametrize(
-    ("cut", "precision"), [("act", "fp32"), (CLOUD_ONLY, "fp32"), ("act", "fp16"), ("act", "int8")]
+    ("cut", "precision"), [(CLOUD_ONLY, "fp32"), ("act", "fp16"), ("act", "int8")]
 )
 def test_the_cloud_sees_what_torch_computes(tmp_path: Path, cut: str, precision: str) -> None:
     model = models.load_model("small_models:small_resnet", input_shape=(3, 16, 16))
@@ -330,32 +353,6 @@ def test_refusals(tmp_path: Path, arguments: tuple[object, ...], code: int, mess
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_without_classes_is_refused(tmp_path: Path) -> None:
-    outcome = attack(
-        "--cut", "cloud-only", "--return-at", "relu", "--out", tmp_path / "run",
-        model="test_label_attack:maps",
-    )  # fmt: skip
-    assert outcome.code == 1
-    assert (
-        "a model whose first result scores classes, [n, classes], got [2, 3, 8, 8]" in outcome.err
-    )
-
-
-def maps() -> tuple[torch.nn.Module, torch.Tensor]:
-    """A factory of a model that gives a map."""
-    net = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Conv2d(3, 3, 1))
-    return Maps(net), torch.zeros(1, 3, 8, 8)
-
-
-class Maps(torch.nn.Module):
-    def __init__(self, net: torch.nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.net(torch.relu(x))
-
-
 def test_an_attack_that_fails_does_not_end_the_others(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,15 +368,22 @@ def test_an_attack_that_fails_does_not_end_the_others(
     assert not (tmp_path / "alone").exists()
 
 
-def test_what_needs_pictures_or_a_folder_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_looked_at_is_refused(tmp_path: Path) -> None:
     model = models.load_model(COLOURS, weights="none")
-    plan = make_plan(
-        model, cuts="act", precision="fp32", images=None, image_count=1, seed=0, folder=tmp_path
-    )
+    plan = label_attack.make_plan(
+        model, cuts="act", precision="fp32", images=None, image_count=1, seed=0, folder=tmp_path,
+        return_at="pool", labels=None,
+    )  # fmt: skip
+    maps = replace(plan, expected=(np.zeros((2, 3, 8, 8), np.float32),))
     with (
-        pytest.raises(CutError, match="expected a second cut behind act, got none"),
-        cloud_view(plan, 1),
+        pytest.raises(
+            AttackError, match=r"first result scores classes, \[n, classes\], got \[2, 3, 8"
+        ),
+        cloud_view(maps, 1),
     ):
+        pass
+    once = replace(plan, cuts=tuple(replace(cut, last=None) for cut in plan.cuts))
+    with pytest.raises(CutError, match="a second cut behind act, got none"), cloud_view(once, 1):
         pass
     file = tmp_path / "file"
     file.write_text("")

@@ -45,7 +45,7 @@ class LinearProbe(LabelAttack):
         weights=False, architecture=False, auxiliary_data=True, auxiliary_labels=True,
         queries=True, tail=True,
     )  # fmt: skip
-    cost: ClassVar[str] = "seconds: a convex fit for each of a few penalties"
+    cost: ClassVar[str] = "convex fits: seconds, minutes where classes are many"
     paper: ClassVar[str] = "Alain, Bengio: linear classifier probes, 2016"
     learns: ClassVar[bool] = True
 
