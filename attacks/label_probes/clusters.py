@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from splitdeploy.attacks.label_probes.base import Guess, LabelAttack
-from splitdeploy.attacks.label_probes.held_out import own_pictures
+from splitdeploy.attacks.label_probes.held_out import own_pictures, told_missing
 from splitdeploy.attacks.label_probes.target import LabelTarget
 from splitdeploy.attacks.split_learning.label_accuracy import named
 from splitdeploy.attacks.split_learning.label_inference import feature_groups
@@ -60,7 +60,8 @@ class NamedClusters(LabelAttack):
             found[view] = named(groups, rows, labels, target.classes)
         right = {view: int((one[-len(labels) :] == labels).sum()) for view, one in found.items()}
         view = max(right, key=right.__getitem__)
-        return Guess(found[view][: target.pictures], own_pictures=len(labels), view=view)
+        classes, notes = found[view][: target.pictures], told_missing(labels, target.classes)
+        return Guess(classes, own_pictures=len(labels), view=view, notes=notes)
 
 
 def _grouped(points: Tensor, classes: int, seed: int) -> Tensor:

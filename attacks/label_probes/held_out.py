@@ -41,6 +41,22 @@ def present(labels: Tensor) -> Tensor:
     return torch.bincount(labels).nonzero().flatten()
 
 
+def told_missing(labels: Tensor, classes: int) -> tuple[str, ...]:
+    """Which classes an attacker cannot name because he has no picture of them, as a note.
+
+    Args:
+        labels: ``[m]`` int64: what he learns from.
+        classes: How many the model tells apart.
+
+    Returns:
+        The note; empty where he has pictures of all.
+    """
+    held = len(present(labels))
+    if held == classes:
+        return ()
+    return (f"his pictures are of {held} of {classes} classes: the others he cannot name",)
+
+
 def held_out(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Rows to fit on, and rows put aside: a quarter of each class that has two pictures or more.
 

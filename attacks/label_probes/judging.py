@@ -130,11 +130,11 @@ def share_of_result(told: LabelAccuracy, most: float) -> float:
 
 def _words(told: LabelAccuracy, share: float) -> str:
     if not told.beats_chance:
-        return f"tells nothing: no better than the {told.chance:.0%} that come for nothing"
+        return f"tells nothing, no better than the {told.chance:.0%} that come for nothing"
     if share >= _ALL:
         return "tells what the result itself would tell"
     how = "most" if share >= _MOST else "a part"
     return (
-        f"tells {how} of it: {share:.0%} of the way from what comes for nothing to what the result "
+        f"tells {how} of it, {share:.0%} of the way from what comes for nothing to what the result "
         "itself would tell"
     )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from splitdeploy.attacks.label_probes.base import Guess, LabelAttack
-from splitdeploy.attacks.label_probes.held_out import held_out, own_pictures
+from splitdeploy.attacks.label_probes.held_out import held_out, own_pictures, told_missing
 from splitdeploy.attacks.label_probes.softmax import Softmax, fit_softmax
 from splitdeploy.attacks.label_probes.target import LabelTarget, Views
 from splitdeploy.attacks.threat import ThreatModel
@@ -61,10 +61,12 @@ class LinearProbe(LabelAttack):
         view, penalty, chosen = self._chosen(own, labels, generator)
         kept = [p for p in self.penalties if p > penalty]
         probe = fit_softmax(own[view], labels, [*kept, penalty])[-1]
-        note = () if chosen else ("no class with two pictures: the penalty is not chosen by any",)
+        notes = told_missing(labels, target.classes)
+        if not chosen:
+            notes = (*notes, "no class with two pictures: the penalty is not chosen by any")
         return Guess(
             probe.predict(target.features[view]), own_pictures=len(labels), view=view,
-            penalty=penalty, notes=note,
+            penalty=penalty, notes=notes,
         )  # fmt: skip
 
     def _chosen(

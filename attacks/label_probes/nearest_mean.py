@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from splitdeploy.attacks.label_probes.base import Guess, LabelAttack
-from splitdeploy.attacks.label_probes.held_out import held_out, own_pictures, present
+from splitdeploy.attacks.label_probes.held_out import held_out, own_pictures, present, told_missing
 from splitdeploy.attacks.label_probes.target import LabelTarget
 from splitdeploy.attacks.threat import ThreatModel
 
@@ -40,7 +40,8 @@ class NearestMean(LabelAttack):
             }
             view = max(right, key=right.__getitem__)
         classes = _nearest(own[view], labels, target.features[view])
-        return Guess(classes, own_pictures=len(labels), view=view)
+        notes = told_missing(labels, target.classes)
+        return Guess(classes, own_pictures=len(labels), view=view, notes=notes)
 
 
 def _nearest(points: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
