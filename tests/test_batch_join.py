@@ -224,7 +224,11 @@ def test_what_does_not_belong_together_is_refused() -> None:
         join_runs(folders(run_of("fp16", 8), other))
 
 
-def test_a_sweep_of_batches_is_decided_together(tmp_path: Path) -> None:
+def test_a_sweep_of_batches_is_decided_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # For the processes of the sweep, which find the model there.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     file = tmp_path / "sweep.yaml"
     file.write_text(
         f"models: [{{model: '{MODEL}', input-shape: 3x16x16, image-count: 2, weights: none}}]\n"
