@@ -221,7 +221,13 @@ def test_a_real_process_measures_this_machine(tmp_path: Path) -> None:
     jsonschema.validate(document, report_schema())
     assert document["edge"]["source"] == "measured"
     edge = {row["name"]: row["latency_s"]["edge"] for row in document["cuts"]}
-    assert edge["cloud-only"]["median"] == 0
+    # The input is handed over, which takes the edge what its messages take.
+    messages = document["edge"]["messages"]
+    sizes = {row["name"]: row["payload_bytes"] for row in document["cuts"]}
+    handed_over = sizes["cloud-only"] + sizes["edge-only"]
+    assert edge["cloud-only"]["median"] == pytest.approx(
+        messages["request_s"] + messages["byte_s"] * handed_over
+    )
     assert edge["edge-only"]["median"] > 0
     assert edge["edge-only"]["source"] == "measured"
     assert all(row["energy_j"] is None for row in document["cuts"])

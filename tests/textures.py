@@ -52,9 +52,11 @@ def trained_victim() -> Victim:
         )  # fmt: skip
     whole = nn.Sequential(PixelHead(head, [0.5] * 3, [0.25] * 3), _First(tail))
     images, classes = textures(800, seed=1)
-    optimiser = torch.optim.Adam(whole.parameters(), lr=0.01)
+    optimiser = torch.optim.Adam(whole.parameters())
     generator = torch.Generator().manual_seed(2)
-    for _ in range(8):
+    for epoch in range(8):
+        # Falling, so that it ends where it ends whichever way a processor rounds.
+        optimiser.param_groups[0]["lr"] = 0.01 * (1 - epoch / 8)
         for chosen in torch.randperm(len(images), generator=generator).view(-1, 50):
             optimiser.zero_grad()
             functional.cross_entropy(whole(images[chosen]), classes[chosen]).backward()

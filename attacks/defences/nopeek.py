@@ -174,14 +174,18 @@ def sample_distance_correlation(x: Tensor, z: Tensor) -> Tensor:
     return (covariance / (spreads[0] * spreads[1]).clamp_min(smallest**0.5)).sqrt()
 
 
+_LAST_DIGITS = 16.0
+
+
 def _centred_distances(x: Tensor) -> Tensor:
     flat = x.flatten(1)
     flat = flat - flat.mean(dim=0).detach()  # distances stay, and fewer digits cancel below
     lengths = flat.square().sum(dim=1)
-    squared = lengths.unsqueeze(0) + lengths.unsqueeze(1) - 2 * flat @ flat.T
-    # Below the last digit a distance is zero; the root's slope there would be infinite.
-    least = torch.finfo(x.dtype).eps * lengths.detach().mean()
-    apart = squared > least
-    distances = torch.where(apart, squared.clamp_min(least), 1.0).sqrt() * apart
+    sums = lengths.unsqueeze(0) + lengths.unsqueeze(1)
+    squared = sums - 2 * flat @ flat.T
+    # Below the last digits of what is subtracted a distance is zero, whichever way a processor
+    # rounds the two; the root's slope there would be infinite.
+    apart = squared > _LAST_DIGITS * torch.finfo(x.dtype).eps * sums.detach()
+    distances = torch.where(apart, squared, 1.0).sqrt() * apart
     rows = distances.mean(dim=1)
     return distances - rows.unsqueeze(0) - rows.unsqueeze(1) + rows.mean()
