@@ -196,7 +196,7 @@ def _dots(
     frame = _Frame(report, width, low - margin, high + margin)
     elements = frame.background(axis)
     places = [(position * ROW + ROW / 2, dot) for position, dot in enumerate(dots)]
-    kinds = [row.precision for row in report.cuts]
+    kinds = [(row.precision, row.batch) for row in report.cuts]
     for kind in dict.fromkeys(kinds):  # a trace each, or it would leap between them
         along = [p for p, other in zip(places, kinds, strict=True) if other == kind]
         elements.append(svg.path([(frame.x(d.value), y) for y, d in along if d], f"trace {css}"))

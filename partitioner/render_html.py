@@ -62,7 +62,7 @@ WIDTHS_HALF = (500.0, 318.0)
 
 
 def render_html(report: SweepReport, source: Path | str | Sequence[FolderRun]) -> str:
-    """The page of a run, or of several of different precisions joined.
+    """The page of a run, or of several joined that differ in precision or batch.
 
     Args:
         report: What to show; it may lack a recommendation, leakage or pictures.
@@ -207,7 +207,7 @@ def _galleries(report: SweepReport, folders: Mapping[str | None, Path]) -> Itera
 
 
 def _by_cut(galleries: Iterable[Gallery]) -> list[list[Gallery]]:
-    """Those of one cut in several precisions together."""
+    """Those of one cut in several runs together."""
     return [list(group) for _, group in groupby(galleries, key=lambda one: one.row.cut.name)]
 
 

@@ -90,7 +90,14 @@ def test_the_page_picks_among_batches_as_recommend_does(
     fields, chosen = random_setting(random.Random(seed))
     joined = [FolderRun(str(run), read_report(run)) for run in batched]
     shown = settle(browser, **fields)
-    assert_decided_alike(shown, join_runs(joined, chosen["network"]), chosen)
+    report = join_runs(joined, chosen["network"])
+    assert_decided_alike(shown, report, chosen)
+    if shown["pick"] is not None and not shown["pick"].startswith("cloud-only"):
+        end = shown["pick"].replace(shown["pick"].split("@")[0], "cloud-only", 1)
+        latency = report.find(end).latency_s
+        assert latency is not None
+        told = f"than {end} ({format_time(latency.total.median)}"
+        assert any(told in text for text in shown["live"]), shown["live"]
 
 
 @pytest.mark.parametrize("words", [(), ("--network", "lte")])

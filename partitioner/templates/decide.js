@@ -292,5 +292,5 @@ const Decide = (() => {
     return [low === null ? 0 : low, walk(Math.max(1e11, network.uplink_bps), +1)];
   }
 
-  return { decide, stableInterval, strongest, sameNetwork, isEnd, batchOf };
+  return { decide, stableInterval, strongest, sameNetwork, isEnd };
 })();

@@ -58,7 +58,8 @@
   }
 
   function comparison(name, end) {
-    const a = rowOf(name), b = rowOf(a.precision ? `${end}@${a.precision}` : end);
+    const a = rowOf(name), [, ...kind] = name.split("@");
+    const b = rowOf([end, ...kind].join("@"));
     if (!b || a === b || !a.latency_s || !b.latency_s) return null;
     const [here, there] = [a.latency_s.total.median, b.latency_s.total.median];
     const word = here <= there ? "less" : "more";

@@ -1,4 +1,4 @@
-"""Decides over a stored run, or over several of different precisions, what the options ask."""
+"""Decides over a stored run, or over several that differ in precision or batch, what is asked."""
 
 from __future__ import annotations
 

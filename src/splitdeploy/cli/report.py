@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--joined",
     is_flag=True,
-    help="Runs that differ in precision as one, decided anew as recommend does.",
+    help="Runs that differ in precision or batch as one, decided anew as recommend does.",
 )
 @question_options
 @schedule_option
@@ -57,10 +57,10 @@ def command(
     Several runs are a table with a line each: its setting, its pick and the pick's figures. Two
     runs are compared cut by cut too, by the cuts' names, with the differences marked (not in csv).
 
-    With --joined, several runs of one model that differ in precision are one report, as of a single
-    run, with a row for each pair of a cut and a precision. It is decided as ``splitdeploy
-    recommend`` decides over them; the options of the network, the limits, the objective and the
-    trace are its own, and need --joined here.
+    With --joined, several runs of one model that differ in precision or batch are one report, as of
+    a single run, with a row for each cut of each run. It is decided as ``splitdeploy recommend``
+    decides over them; the options of the network, the limits, the objective and the trace are its
+    own, and need --joined here.
 
     \b
     Example:
