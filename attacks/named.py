@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar, Generic, Protocol, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from splitdeploy.attacks.threat import ThreatModel
 from splitdeploy.profiles.errors import UnknownNameError
 
 
@@ -18,7 +19,44 @@ class Named(Protocol):
     name: ClassVar[str]
 
 
+class Described(Named, Protocol):
+    """What has a name, settings, and what it takes.
+
+    Attributes:
+        presets: Settings by name.
+        threat: What it needs to know.
+        cost: What it takes, in words.
+        paper: Whose idea it is.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    threat: ClassVar[ThreatModel]
+    cost: ClassVar[str]
+    paper: ClassVar[str]
+
+
 T = TypeVar("T", bound=Named)
+
+
+def described(kinds: Iterable[type[Described]]) -> list[dict[str, str]]:
+    """A row for each of some attacks, as lists of attacks show it.
+
+    Args:
+        kinds: Their classes.
+
+    Returns:
+        Name, presets, threat model, cost and paper of each.
+    """
+    return [
+        {
+            "name": kind.name,
+            "presets": ", ".join(kind.presets),
+            "threat_model": str(kind.threat),
+            "cost": kind.cost,
+            "paper": kind.paper,
+        }
+        for kind in kinds
+    ]
 
 
 class Registry(Generic[T]):

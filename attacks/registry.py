@@ -9,7 +9,7 @@ from splitdeploy.attacks.inverse_refined import InverseRefined
 from splitdeploy.attacks.latent_search import LatentSearch
 from splitdeploy.attacks.least_squares import LeastSquares
 from splitdeploy.attacks.linear_queries import LinearByQueries
-from splitdeploy.attacks.named import Registry
+from splitdeploy.attacks.named import Registry, described
 from splitdeploy.attacks.noise_aware import NoiseAware
 from splitdeploy.attacks.pfo import Pfo
 from splitdeploy.attacks.query_shadow import QueryShadow
@@ -24,16 +24,7 @@ find_attack = _ATTACKS.find
 
 def attacks_table() -> list[dict[str, str]]:
     """What there is: for each attack its name, presets, threat model, cost and paper."""
-    return [
-        {
-            "name": a.name,
-            "presets": ", ".join(a.presets),
-            "threat_model": str(a.threat),
-            "cost": a.cost,
-            "paper": a.paper,
-        }
-        for a in _ATTACKS
-    ]
+    return described(_ATTACKS)
 
 
 register(Rmle)

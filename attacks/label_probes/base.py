@@ -14,6 +14,12 @@ from splitdeploy.attacks.presets import WithPresets
 from splitdeploy.attacks.threat import ThreatModel
 from splitdeploy.profiles.errors import AttackError
 
+WITH_LABELS = ThreatModel(
+    weights=False, architecture=False, auxiliary_data=True, auxiliary_labels=True, queries=True,
+    tail=True,
+)  # fmt: skip
+"""Of who runs the middle, holds a device, and has labelled pictures of his own."""
+
 
 @dataclass(frozen=True)
 class Guess:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitdeploy.attacks.label_probes.base import Guess, LabelAttack
+from splitdeploy.attacks.label_probes.base import WITH_LABELS, Guess, LabelAttack
 from splitdeploy.attacks.label_probes.held_out import own_pictures, told_missing
 from splitdeploy.attacks.label_probes.target import LabelTarget
 from splitdeploy.attacks.split_learning.label_accuracy import named
@@ -43,10 +43,7 @@ class NamedClusters(LabelAttack):
 
     name = "named-clusters"
     presets: ClassVar = {"default": {}}
-    threat: ClassVar[ThreatModel] = ThreatModel(
-        weights=False, architecture=False, auxiliary_data=True, auxiliary_labels=True,
-        queries=True, tail=True,
-    )  # fmt: skip
+    threat: ClassVar[ThreatModel] = WITH_LABELS
     cost: ClassVar[str] = "seconds"
     paper: ClassVar[str] = _PAPER
     learns: ClassVar[bool] = True

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitdeploy.attacks.label_probes.base import Guess, LabelAttack
+from splitdeploy.attacks.label_probes.base import WITH_LABELS, Guess, LabelAttack
 from splitdeploy.attacks.label_probes.held_out import held_out, own_pictures, told_missing
 from splitdeploy.attacks.label_probes.softmax import Softmax, fit_softmax
 from splitdeploy.attacks.label_probes.target import LabelTarget, Views
@@ -41,10 +41,7 @@ class LinearProbe(LabelAttack):
 
     name = "linear-probe"
     presets: ClassVar = {"default": {}}
-    threat: ClassVar[ThreatModel] = ThreatModel(
-        weights=False, architecture=False, auxiliary_data=True, auxiliary_labels=True,
-        queries=True, tail=True,
-    )  # fmt: skip
+    threat: ClassVar[ThreatModel] = WITH_LABELS
     cost: ClassVar[str] = "convex fits: seconds, minutes where classes are many"
     paper: ClassVar[str] = "Alain, Bengio: linear classifier probes, 2016"
     learns: ClassVar[bool] = True

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from splitdeploy.attacks.label_probes.base import Guess, LabelAttack
+from splitdeploy.attacks.label_probes.base import WITH_LABELS, Guess, LabelAttack
 from splitdeploy.attacks.label_probes.held_out import held_out, own_pictures, present, told_missing
 from splitdeploy.attacks.label_probes.target import LabelTarget
 from splitdeploy.attacks.threat import ThreatModel
@@ -21,10 +21,7 @@ class NearestMean(LabelAttack):
 
     name = "nearest-mean"
     presets: ClassVar = {"default": {}}
-    threat: ClassVar[ThreatModel] = ThreatModel(
-        weights=False, architecture=False, auxiliary_data=True, auxiliary_labels=True,
-        queries=True, tail=True,
-    )  # fmt: skip
+    threat: ClassVar[ThreatModel] = WITH_LABELS
     cost: ClassVar[str] = "a mean for each class"
     paper: ClassVar[str] = "Mensink, Verbeek, Perronnin, Csurka: nearest class mean, TPAMI 2013"
     learns: ClassVar[bool] = True

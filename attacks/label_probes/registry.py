@@ -7,14 +7,16 @@ from splitdeploy.attacks.label_probes.clusters import Clusters, NamedClusters
 from splitdeploy.attacks.label_probes.last_layers import LastLayers
 from splitdeploy.attacks.label_probes.linear import LinearProbe, LinearProbeByAnswers
 from splitdeploy.attacks.label_probes.nearest_mean import NearestMean
-from splitdeploy.attacks.named import Registry
+from splitdeploy.attacks.named import Registry, described
 
 _ATTACKS: Registry[LabelAttack] = Registry(
     "attack on labels", "(with --return-at; without it pictures are attacked)"
 )
 find_label_attack = _ATTACKS.find
 
-ORDER = (LastLayers, LinearProbe, NearestMean, NamedClusters, LinearProbeByAnswers, Clusters)
+ORDER: tuple[type[LabelAttack], ...] = (
+    LastLayers, LinearProbe, NearestMean, NamedClusters, LinearProbeByAnswers, Clusters,
+)  # fmt: skip
 """From those who know most to those who know least; the order of reports."""
 
 for _member in ORDER:
@@ -23,13 +25,4 @@ for _member in ORDER:
 
 def label_attacks_table() -> list[dict[str, str]]:
     """What there is: for each attack its name, presets, threat model, cost and paper."""
-    return [
-        {
-            "name": attack.name,
-            "presets": ", ".join(attack.presets),
-            "threat_model": str(attack.threat),
-            "cost": attack.cost,
-            "paper": attack.paper,
-        }
-        for attack in ORDER
-    ]
+    return described(ORDER)

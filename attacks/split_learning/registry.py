@@ -6,6 +6,7 @@ They meddle with or listen to a training, so they are called with its parties in
 
 from __future__ import annotations
 
+from splitdeploy.attacks.named import described
 from splitdeploy.attacks.split_learning import label_inference
 from splitdeploy.attacks.split_learning.fsha import Fsha
 
@@ -13,13 +14,7 @@ from splitdeploy.attacks.split_learning.fsha import Fsha
 def split_attacks_table() -> list[dict[str, str]]:
     """What there is: for each attack its name, presets, threat model, cost and paper."""
     return [
-        {
-            "name": Fsha.name,
-            "presets": ", ".join(Fsha.presets),
-            "threat_model": str(Fsha.threat),
-            "cost": Fsha.cost,
-            "paper": Fsha.paper,
-        },
+        *described([Fsha]),
         {
             "name": "label-inference",
             "presets": ", ".join(label_inference.LABEL_INFERENCES),
