@@ -70,7 +70,7 @@ def join_runs(runs: Sequence[FolderRun], network: NetworkProfile | None = None) 
         cuts=tuple(sorted(rows, key=lambda row: (row.cut.nodes, row.cut.index))),
         pareto=(),
         recommendation=None,
-        warnings=tuple(dict.fromkeys(_warnings(reports))),
+        warnings=tuple(dict.fromkeys(_warnings(reports, tell_batch=differ))),
         result_bytes=result_bytes(first),
         batch=1 if differ else first.batch,
     )
@@ -108,11 +108,10 @@ def _rows(
         yield replace(row, precision=report.edge.precision, run=run.folder, batch=batch)
 
 
-def _warnings(reports: Sequence[SweepReport]) -> Iterator[str]:
+def _warnings(reports: Sequence[SweepReport], *, tell_batch: bool) -> Iterator[str]:
     """Of all runs; what not all of them say comes with what the run that does is of."""
-    differ = len({report.batch for report in reports}) > 1
     for report in reports:
-        name = row_name(report.edge.precision, None, report.batch if differ else None)
+        name = row_name(report.edge.precision, None, report.batch if tell_batch else None)
         for text in report.warnings:
             everyone = all(text in other.warnings for other in reports)
             yield text if everyone else f"{name}: {text}"

@@ -21,7 +21,7 @@ from splitdeploy.partitioner.options import ProfileOptions
 from splitdeploy.partitioner.places import find_places
 from splitdeploy.partitioner.plan import Plan
 from splitdeploy.partitioner.progress import Reporter, Silent
-from splitdeploy.partitioner.recommend import judge, recommend
+from splitdeploy.partitioner.recommend import recommend_or_judge
 from splitdeploy.partitioner.render_html import render_html
 from splitdeploy.partitioner.source import source_to_json
 from splitdeploy.partitioner.state import State
@@ -187,24 +187,14 @@ def _decided(
     report: SweepReport, options: ProfileOptions
 ) -> tuple[SweepReport, InfeasibleError | None]:
     """With a recommendation, or with why there is none."""
-    try:
-        decided = recommend(
-            report,
-            constraints=options.constraints,
-            objective=options.objective,
-            trace=options.trace,
-            switch_cost_s=options.switch_cost_s,
-            requests_per_s=options.fps or 1.0,
-        )
-    except InfeasibleError as error:
-        judged = judge(
-            report,
-            constraints=options.constraints,
-            objective=options.objective,
-            trace=options.trace,
-        )
-        return judged, error
-    return decided, None
+    return recommend_or_judge(
+        report,
+        constraints=options.constraints,
+        objective=options.objective,
+        trace=options.trace,
+        switch_cost_s=options.switch_cost_s,
+        requests_per_s=options.fps or 1.0,
+    )
 
 
 def _pick_in_pieces(report: SweepReport) -> CutReport | None:

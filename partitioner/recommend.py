@@ -155,6 +155,48 @@ def recommend(
     return replace(judged, recommendation=recommendation)
 
 
+def recommend_or_judge(
+    report: SweepReport,
+    *,
+    constraints: Constraints,
+    objective: Objective,
+    network: NetworkProfile | None = None,
+    trace: Sequence[TraceSample] | None = None,
+    switch_cost_s: float = 0.0,
+    requests_per_s: float = 1.0,
+) -> tuple[SweepReport, InfeasibleError | None]:
+    """What `recommend` decides, or the rows as they are judged where none is left.
+
+    Args:
+        report: As `recommend` takes it.
+        constraints: Likewise.
+        objective: Likewise.
+        network: Likewise.
+        trace: Likewise.
+        switch_cost_s: Likewise.
+        requests_per_s: Likewise.
+
+    Returns:
+        The report, and why it has no recommendation; None where it has one.
+
+    Raises:
+        UsageError: As `recommend`.
+    """  # noqa: DOC502
+    try:
+        decided = recommend(
+            report, constraints=constraints, objective=objective, network=network, trace=trace,
+            switch_cost_s=switch_cost_s, requests_per_s=requests_per_s,
+        )  # fmt: skip
+    except InfeasibleError as error:
+        if trace is not None:
+            network = network_of_trace(trace, network or report.network)
+        judged = judge(
+            report, constraints=constraints, objective=objective, network=network, trace=trace
+        )
+        return judged, error
+    return decided, None
+
+
 def _intervals(
     report: SweepReport,
     pick: str,

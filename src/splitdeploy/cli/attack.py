@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +99,7 @@ def command(model: str, cut: str, **given: Any) -> None:
         attack(model, cut, given)
         return
     budget_s = None if given["budget"] == "none" else parse_time_s(given["budget"])
-    out = given["out"] or _default_out(model, cut)
+    out = given["out"] or shared.run_place(f"attack-{Path(model).stem}-{cut}")
     options = _options(given, budget_s)
     from splitdeploy.partitioner.cut_attack import attack_cut
     from splitdeploy.partitioner.models import load_model, parse_shape
@@ -143,11 +141,6 @@ def _options(given: dict[str, Any], budget_s: float | None) -> AttackOptions:
         seed=given["seed"],
         resume=given["resume"],
     )
-
-
-def _default_out(model: str, cut: str) -> Path:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"attack-{Path(model).stem}-{cut}")
-    return Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _show(found: CutAttack, form: str) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from splitdeploy.cli import options as shared
 from splitdeploy.cli.tables import print_csv, print_table
@@ -41,7 +38,8 @@ def attack(model: str, cut: str, given: dict[str, Any]) -> None:
         given: The command's other options.
     """
     _refuse_options_of_pictures()
-    out = given["out"] or _default_out(model, cut, given["return_at"])
+    name = f"attack-{Path(model).stem}-{cut}-to-{given['return_at']}"
+    out = given["out"] or shared.run_place(name)
     options = _options(given)
     from splitdeploy.partitioner.label_attack import attack_labels
     from splitdeploy.partitioner.models import load_model, parse_shape
@@ -61,7 +59,7 @@ def attack(model: str, cut: str, given: dict[str, Any]) -> None:
 def _refuse_options_of_pictures() -> None:
     context = click.get_current_context()
     for name in _OF_PICTURES:
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if shared.typed(context, name):
             raise UsageError(
                 f"expected no --{name} with --return-at, which attacks labels, in seconds: it is "
                 "for attacks on pictures; leave one of the two out"
@@ -83,11 +81,6 @@ def _options(given: dict[str, Any]) -> LabelOptions:
         lent=lent,
         seed=given["seed"],
     )
-
-
-def _default_out(model: str, cut: str, back: str) -> Path:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"attack-{Path(model).stem}-{cut}-to-{back}")
-    return Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _show(found: CutLabels, form: str) -> None:

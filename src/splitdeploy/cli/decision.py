@@ -39,18 +39,14 @@ def decide(stored: SweepReport, question: Question, requests_per_s: float) -> Sw
 
     Returns:
         The report with its recommendation.
-    """
-    from splitdeploy.partitioner.recommend import recommend
 
-    return recommend(
-        stored,
-        constraints=question.constraints,
-        objective=question.objective,
-        network=question.network_or(stored.network),
-        trace=question.trace,
-        switch_cost_s=question.switch_cost_s,
-        requests_per_s=requests_per_s,
-    )
+    Raises:
+        InfeasibleError: No row satisfies the constraints.
+    """
+    report, refused = decide_or_judge(stored, question, requests_per_s)
+    if refused is not None:
+        raise refused
+    return report
 
 
 def decide_or_judge(
@@ -66,17 +62,14 @@ def decide_or_judge(
     Returns:
         The report, and why it has no recommendation.
     """
-    from splitdeploy.partitioner.recommend import judge
-    from splitdeploy.partitioner.schedule import network_of_trace
+    from splitdeploy.partitioner.recommend import recommend_or_judge
 
-    try:
-        return decide(stored, question, requests_per_s), None
-    except InfeasibleError as error:
-        network = question.network_or(stored.network)
-        if question.trace is not None:
-            network = network_of_trace(question.trace, network)
-        judged = judge(
-            stored, constraints=question.constraints, objective=question.objective,
-            network=network, trace=question.trace,
-        )  # fmt: skip
-        return judged, error
+    return recommend_or_judge(
+        stored,
+        constraints=question.constraints,
+        objective=question.objective,
+        network=question.network_or(stored.network),
+        trace=question.trace,
+        switch_cost_s=question.switch_cost_s,
+        requests_per_s=requests_per_s,
+    )

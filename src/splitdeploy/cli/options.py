@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from splitdeploy.profiles.errors import UsageError
 
@@ -33,6 +36,32 @@ def all_of(*options: Callable[[_Function], _Function]) -> Callable[[_Function], 
         return function
 
     return decorate
+
+
+def typed(context: click.Context, name: str) -> bool:
+    """Whether the user gave an option on the command line.
+
+    Args:
+        context: Of the command.
+        name: The option's parameter.
+
+    Returns:
+        Whether he did, be it with its default.
+    """
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def run_place(name: str) -> Path:
+    """Where a run goes that was given no ``--out``.
+
+    Args:
+        name: What it is of; signs that a file system may not take become dashes.
+
+    Returns:
+        A folder below ``runs``, named after it and the time.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
+    return Path("runs") / f"{plain}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 model_options = all_of(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-import re
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from splitdeploy.cli import options as shared
 from splitdeploy.cli.question import given_question, question_options
@@ -160,8 +157,11 @@ def _typed(context: click.Context) -> list[str]:
     words = []
     for parameter in context.command.params:
         name = str(parameter.name)
-        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if typed and isinstance(parameter, click.Option) and name not in NOT_OF_A_RUN:
+        if (
+            shared.typed(context, name)
+            and isinstance(parameter, click.Option)
+            and name not in NOT_OF_A_RUN
+        ):
             flag = max(parameter.opts, key=len)
             words += [flag] if parameter.is_flag else [flag, str(context.params[name])]
     return [*words, "--", context.params["model"]]
@@ -191,7 +191,7 @@ def read_settings(given: dict[str, Any]) -> tuple[Any, Path]:
         raise UnknownNameError("precision", precision, PRECISIONS)
     budget_s = parse_time_s(given["budget"])
     question = given_question(given)
-    out = given["out"] or _default_out(given["model"], device)
+    out = given["out"] or shared.run_place(f"{Path(given['model']).stem}-{device}")
 
     from splitdeploy.partitioner.models import parse_shape
     from splitdeploy.partitioner.options import ProfileOptions
@@ -234,17 +234,6 @@ def _default_precision(device: str) -> str:
     if device.endswith(".json"):
         return find_device(device).fitted_precision or "fp32"
     return "fp16" if device.startswith("jetson") else "fp32"
-
-
-def _default_out(model: str, device: str) -> Path:
-    name = _as_file(Path(model).stem)
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{name}-{_as_file(device)}-{now}"
-
-
-def _as_file(text: str) -> str:
-    """As the name of a file."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)
 
 
 def _since_start_s() -> float:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from splitdeploy.cli import options as shared
 from splitdeploy.cli.decision import decide_or_judge, read_runs
@@ -99,8 +98,7 @@ def _asked(context: click.Context, given: Mapping[str, Any]) -> list[str]:
     return [
         f"--{name.replace('_', '-')}"
         for name in given
-        if name not in {"verbose", "quiet"}
-        and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if name not in {"verbose", "quiet"} and shared.typed(context, name)
     ]
 
 
