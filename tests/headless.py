@@ -71,3 +71,14 @@ def requests_of(browser: Any, page: Path) -> list[str]:
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     return [p["request"]["url"] for p in sent if p["documentURL"] == page.as_uri()]
+
+
+def assert_quiet_and_within(browser: Any, page: Path, width: int) -> None:
+    """No error on the console, no request that leaves the page, nothing beyond its edge."""
+    assert console_of(browser) == []
+    asked = requests_of(browser, page)
+    assert [url for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
+    inner, scroll = browser.execute_script(
+        "const d = document.documentElement; return [d.clientWidth, d.scrollWidth]"
+    )
+    assert scroll <= inner <= width

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import MODEL, splitdeploy
+from exported_once import exported_once
 from PIL import Image
 from torch import nn
 
@@ -20,11 +21,10 @@ from splitdeploy.attacks.base import Attack
 from splitdeploy.attacks.generator import Generator
 from splitdeploy.attacks.images import load_photographs
 from splitdeploy.attacks.rmle import Rmle
-from splitdeploy.partitioner import cut_attack, models
+from splitdeploy.partitioner import cut_attack
 from splitdeploy.partitioner.arsenal import load_arsenal
 from splitdeploy.partitioner.lent import Lent
 from splitdeploy.partitioner.models import LoadedModel
-from splitdeploy.partitioner.plan import Plan
 from splitdeploy.profiles.errors import AttackError
 
 SMALL = ("--input-shape", "3x16x16", "--weights", "none", "--image-count", 2, "-q")
@@ -33,28 +33,10 @@ CUT = ("--cut", "act")
 
 @pytest.fixture(autouse=True, scope="module")
 def _exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Loading and exporting take seconds; what is asked for again is taken from before."""
-    loaded: dict[str, LoadedModel] = {}
-    plans: dict[str, Plan] = {}
-    load, make = models.load_model, cut_attack.make_plan
+    def key(model: LoadedModel, given: dict[str, Any]) -> str:
+        return f"{model.input.shape} {model.weights.sha256} {given}"
 
-    def load_once(name: str, **given: Any) -> LoadedModel:
-        key = f"{name} {given}"
-        if key not in loaded:
-            loaded[key] = load(name, **given)
-        return loaded[key]
-
-    def make_once(model: LoadedModel, **given: Any) -> Plan:
-        wanted = {name: value for name, value in given.items() if name != "folder"}
-        key = f"{model.input.shape} {model.weights.sha256} {wanted}"
-        if key not in plans:
-            wanted["folder"] = tmp_path_factory.mktemp("plan")
-            plans[key] = make(model, **wanted)
-        return plans[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_model", load_once)
-        patch.setattr(cut_attack, "make_plan", make_once)
+    with exported_once(cut_attack, tmp_path_factory, key):
         yield
 
 

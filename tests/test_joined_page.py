@@ -13,7 +13,12 @@ import pytest
 from batch_runs import in_batch
 from command_line import splitdeploy
 from deciding import READ, assert_decided_alike, browser, random_setting, settle
-from headless import console_of, forget_logs, needs_browser, open_at, requests_of
+from headless import (
+    assert_quiet_and_within,
+    forget_logs,
+    needs_browser,
+    open_at,
+)
 from precision_runs import WIDTHS, write_runs
 from test_page_use import CONTRAST
 
@@ -236,13 +241,7 @@ def test_no_error_no_request_and_nothing_beyond_the_edge(
     settle(browser, **random_setting(random.Random(1))[0])
     settle(browser, **{"objective-name": "throughput"})
     browser.execute_script("document.querySelector('button.open').click()")
-    assert console_of(browser) == []
-    asked = requests_of(browser, page)
-    assert [url for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
-    inner, scroll = browser.execute_script(
-        "const d = document.documentElement; return [d.clientWidth, d.scrollWidth]"
-    )
-    assert scroll <= inner <= width
+    assert_quiet_and_within(browser, page, width)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import Outcome, splitdeploy
+from exported_once import exported_once
 from PIL import Image
 
 from splitdeploy.attacks.images import load_photographs
@@ -24,7 +25,6 @@ from splitdeploy.partitioner.cloud_view import CloudView, cloud_view
 from splitdeploy.partitioner.label_attack import LabelOptions, attack_labels
 from splitdeploy.partitioner.lent import Lent
 from splitdeploy.partitioner.models import LoadedModel
-from splitdeploy.partitioner.plan import Plan
 from splitdeploy.profiles.cut import CLOUD_ONLY
 from splitdeploy.profiles.errors import AttackError, CutError, ImagesError, OutputError, UsageError
 
@@ -34,27 +34,10 @@ CUTS = ("--cut", "act", "--return-at", "pool")
 
 @pytest.fixture(autouse=True, scope="module")
 def _exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Loading and exporting take seconds; what is asked for again is taken from before."""
-    loaded: dict[str, LoadedModel] = {}
-    plans: dict[str, Plan] = {}
-    load, make = models.load_model, label_attack.make_plan
+    def key(model: LoadedModel, given: dict[str, Any]) -> str:
+        return f"{model.name} {[given[name] for name in ('cuts', 'precision', 'return_at')]}"
 
-    def load_once(name: str, **given: Any) -> LoadedModel:
-        key = f"{name} {given}"
-        if key not in loaded:
-            loaded[key] = load(name, **given)
-        return loaded[key]
-
-    def make_once(model: LoadedModel, **given: Any) -> Plan:
-        wanted = {name: given[name] for name in ("cuts", "precision", "return_at")}
-        key = f"{model.name} {wanted}"
-        if key not in plans:
-            plans[key] = make(model, **{**given, "folder": tmp_path_factory.mktemp("plan")})
-        return plans[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_model", load_once)
-        patch.setattr(label_attack, "make_plan", make_once)
+    with exported_once(label_attack, tmp_path_factory, key):
         yield
 
 

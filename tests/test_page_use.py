@@ -16,7 +16,14 @@ from deciding import (
     random_setting,
     settle,
 )
-from headless import console_of, forget_logs, needs_browser, open_at, requests_of
+from headless import (
+    assert_quiet_and_within,
+    console_of,
+    forget_logs,
+    needs_browser,
+    open_at,
+    requests_of,
+)
 
 from splitdeploy.partitioner.compare import name_runs
 from splitdeploy.partitioner.recommend import recommend
@@ -120,13 +127,7 @@ def test_no_error_no_request_and_nothing_beyond_the_edge(
     for seed in range(3):
         settle(browser, **random_setting(random.Random(seed))[0])
     browser.execute_script("document.querySelector('button.open').click()")
-    assert console_of(browser) == []
-    asked = requests_of(browser, page)
-    assert [url for url in asked if url != page.as_uri() and not url.startswith("data:")] == []
-    inner, scroll = browser.execute_script(
-        "const d = document.documentElement; return [d.clientWidth, d.scrollWidth]"
-    )
-    assert scroll <= inner <= width
+    assert_quiet_and_within(browser, page, width)
 
 
 def test_the_policy_forbids_the_network(opened: Any) -> None:
